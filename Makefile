@@ -1,0 +1,87 @@
+# make run     installs what is missing, builds, and boots the default guest (Debian's kernel and a shell) as an SNP guest
+# make test    installs what is missing, builds, and runs every test
+# make check   the whole gate; needs only a laptop
+# make bench   boots the same guest under QEMU's emulator and under us, in turn, and compares
+#
+# Others: guest, guest-amd64, firmware, fmt, fuzz, audit-unsafe, deps, clean. Variables: ARGS for run, FUZZ_ARGS, BENCH_ARGS,
+# GUEST_KERNEL and GUEST_CMDLINE for guest.
+
+SWIFT ?= swift
+SWIFT_BUILD = $(SWIFT) build -c release
+BIN = .build/release
+GUEST = .guest
+FUZZ_ARGS ?= --iterations 2000000
+GUEST_SOURCES = $(wildcard Firmware/guest/*)
+SWIFT_SOURCES = Package.swift $(wildcard Sources Tests Examples Firmware)
+
+.PHONY: run build test check bench guest guest-amd64 firmware fmt fmt-check fuzz fuzz-smoke hot-loop audit-unsafe \
+        deps deps-guest deps-bench clean
+
+run: build guest
+	$(BIN)/swift-snp-vmm run $(GUEST)/guest.img $(ARGS)
+
+build: deps
+	$(SWIFT_BUILD) --product swift-snp-vmm
+
+test: deps guest firmware
+	$(SWIFT) test -c release
+
+# Cheap checks first; every one fails the target.
+check: deps
+	$(MAKE) fmt-check
+	$(MAKE) audit-unsafe
+	$(MAKE) build
+	$(MAKE) hot-loop
+	$(MAKE) test
+	$(MAKE) fuzz-smoke
+
+bench: build guest deps-bench
+	$(SWIFT_BUILD) --product bench
+	$(BIN)/bench $(BENCH_ARGS)
+
+# The guest images. They are rebuilt when their scripts change or after `make clean`.
+guest: $(GUEST)/guest.img
+guest-amd64: $(GUEST)/guest-amd64.img
+
+$(GUEST)/guest.img: $(GUEST_SOURCES) | deps-guest
+	Firmware/guest/build.sh cloud-amd64 $(GUEST)
+
+$(GUEST)/guest-amd64.img: $(GUEST_SOURCES) | deps-guest
+	Firmware/guest/build.sh amd64 $(GUEST)
+
+firmware:
+	$(MAKE) --no-print-directory -C Firmware
+
+fmt:
+	$(SWIFT) format format --in-place --parallel --recursive $(SWIFT_SOURCES)
+
+fmt-check:
+	$(SWIFT) format lint --strict --parallel --recursive $(SWIFT_SOURCES)
+
+fuzz: deps
+	$(SWIFT_BUILD) --product fuzz
+	$(BIN)/fuzz $(FUZZ_ARGS) all
+
+fuzz-smoke: deps
+	$(SWIFT_BUILD) --product fuzz
+	$(BIN)/fuzz smoke
+
+# The engine's handlers must not allocate, count references or check exclusivity, and must not call through pointers.
+hot-loop: build
+	.ci/check-hot-loop $(BIN)/swift-snp-vmm
+
+# Lists every use of `unsafe` and fails on one outside the modules that may have them.
+audit-unsafe:
+	.ci/audit-unsafe
+
+deps:
+	@.ci/deps git=git libssl-dev=/usr/include/openssl/evp.h pkgconf=pkg-config linux-libc-dev=/usr/include/linux/kvm.h
+
+deps-guest:
+	@.ci/deps cpio=cpio
+
+deps-bench: deps-guest
+	@.ci/deps qemu-system-x86=qemu-system-x86_64
+
+clean:
+	rm -rf .build Firmware/build $(GUEST)/*.img $(GUEST)/initrd.cpio $(GUEST)/vmlinuz-*

@@ -1,0 +1,98 @@
+// swift-tools-version: 6.3
+import PackageDescription
+
+// Every Swift target: language mode 6, strict memory safety, warnings are errors.
+let strict: [SwiftSetting] = [.strictMemorySafety(), .treatAllWarnings(as: .error)]
+
+// The CPU engine is unsafe code by nature (see X86Core.docc, decision "the engine and strict memory safety") and is
+// optimised in debug builds too: without -O its handlers would not become tail calls, and it would be 30 times slower.
+let engine: [SwiftSetting] = [
+    .treatAllWarnings(as: .error),
+    .unsafeFlags(["-O"], .when(configuration: .debug)),
+]
+
+func module(
+    _ name: String, _ dependencies: [Target.Dependency] = [], exclude: [String] = [], settings: [SwiftSetting] = strict
+) -> Target {
+    .target(name: name, dependencies: dependencies, exclude: exclude, swiftSettings: settings)
+}
+
+func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .testTarget(name: name, dependencies: dependencies + ["TestSupport"], path: "Tests/\(name)")
+}
+
+let package = Package(
+    name: "swift-snp-vmm",
+    products: [
+        .executable(name: "swift-snp-vmm", targets: ["swift-snp-vmm"]),
+        .library(name: "SNPVMM", targets: ["SNPVMM", "KVMABI", "LinuxKVM", "SoftwareKVM", "GuestImage", "LaunchMeasurement"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+    ],
+    targets: [
+        // C: the kernel's entry points, libcrypto's module map, the layout of the CPU state.
+        .target(name: "CKVM", cSettings: [.define("_GNU_SOURCE")]),
+        .systemLibrary(name: "COpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
+        .target(name: "CX86State"),
+        // The command's terminal and files, in plain integers: what must run in a signal handler must be C.
+        .target(name: "CProcess"),
+
+        // Leaves: pure values.
+        module("ABILayout"),
+        module("X86Defs"),
+        module("SEVABI", ["ABILayout", "X86Defs"]),
+        module("KVMABI", ["ABILayout", "CKVM"]),
+        module("Crypto", ["COpenSSL"]),
+
+        // The two host kernels.
+        module("LinuxKVM", ["KVMABI", "CKVM"]),
+        module("MemoryController", ["SEVABI", "Crypto"]),
+        module("SoftwarePSP", ["SEVABI", "MemoryController", "Crypto"]),
+        module("X86Core", ["X86Defs", "CX86State"], exclude: ["Generate"], settings: engine),
+        module("SoftwareKVM", ["ABILayout", "KVMABI", "SEVABI", "X86Defs", "X86Core", "SoftwarePSP", "MemoryController"]),
+
+        // The hypervisor and what it launches.
+        module("GuestImage", ["SEVABI", "X86Defs", "Crypto"]),
+        module("LaunchMeasurement", ["SEVABI", "X86Defs", "GuestImage", "Crypto"]),
+        module("VMMDevices"),
+        module("SNPVMM", ["KVMABI", "SEVABI", "X86Defs", "GuestImage", "VMMDevices"]),
+
+        // The edge: picks a host kernel and wires everything.
+        .executableTarget(
+            name: "swift-snp-vmm",
+            dependencies: [
+                "SNPVMM", "KVMABI", "LinuxKVM", "SoftwareKVM", "GuestImage", "LaunchMeasurement", "SEVABI", "X86Defs",
+                "CProcess",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            swiftSettings: strict),
+
+        // Tests.
+        .target(name: "TestSupport", dependencies: ["KVMABI", "SEVABI", "X86Defs"], path: "Tests/TestSupport"),
+        tests("KVMABITests", ["KVMABI", "CKVM", "ABILayout"]),
+        tests("LinuxKVMTests", ["KVMABI", "LinuxKVM"]),
+        tests("KVMConformanceTests", ["KVMABI", "LinuxKVM", "SoftwareKVM", "SEVABI"]),
+        tests("SEVABITests", ["SEVABI", "X86Defs"]),
+        tests("CryptoTests", ["Crypto"]),
+        tests("MemoryControllerTests", ["MemoryController", "SEVABI", "Crypto"]),
+        tests("SoftwarePSPTests", ["SoftwarePSP", "MemoryController", "SEVABI", "Crypto"]),
+        tests("X86CoreTests", ["X86Core", "X86Defs", "CX86State"]),
+        tests("GuestImageTests", ["GuestImage", "SEVABI", "X86Defs"]),
+        tests("LaunchMeasurementTests", ["LaunchMeasurement", "GuestImage", "SEVABI", "X86Defs", "Crypto"]),
+        tests("VMMDevicesTests", ["VMMDevices"]),
+        tests("SNPVMMTests", ["SNPVMM", "KVMABI", "SoftwareKVM", "GuestImage", "LaunchMeasurement", "SEVABI", "X86Defs"]),
+        tests("LaunchTests", ["SNPVMM", "KVMABI", "SoftwareKVM", "GuestImage", "LaunchMeasurement", "SEVABI", "X86Defs", "MemoryController"]),
+        // The command, the fuzz driver and the benchmarks as programs, with the flat guests of Firmware/.
+        tests("CommandTests", ["swift-snp-vmm", "fuzz", "bench"]),
+        .executableTarget(
+            name: "fuzz",
+            dependencies: ["GuestImage", "X86Core", "X86Defs", "SoftwareKVM", "SNPVMM", "KVMABI", "TestSupport"], path: "Tests/Fuzz",
+            exclude: ["Failures"]),
+        .executableTarget(
+            name: "bench",
+            dependencies: ["X86Core", "X86Defs", "LaunchMeasurement", "GuestImage", "Crypto", "TestSupport"],
+            path: "Tests/Benchmarks"),
+    ],
+    swiftLanguageModes: [.v6]
+)

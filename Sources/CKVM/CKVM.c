@@ -1,0 +1,46 @@
+#include "CKVM.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+int32_t ckvm_open(const char *path) {
+    int descriptor;
+    do {
+        descriptor = open(path, O_RDWR | O_CLOEXEC);
+    } while (descriptor < 0 && errno == EINTR);
+    return descriptor < 0 ? -errno : descriptor;
+}
+
+int32_t ckvm_close(int32_t descriptor) {
+    return close(descriptor) == 0 ? 0 : -errno;
+}
+
+int32_t ckvm_ioctl(int32_t descriptor, uint32_t request, uint64_t argument) {
+    int result = ioctl(descriptor, (unsigned long)request, (unsigned long)argument);
+    return result < 0 ? -errno : result;
+}
+
+static uint64_t map(int flags, int32_t descriptor, int64_t offset, uint64_t byte_count, int32_t *error) {
+    void *address = mmap(0, byte_count, PROT_READ | PROT_WRITE, flags, descriptor, offset);
+    if (address == MAP_FAILED) {
+        *error = errno;
+        return 0;
+    }
+    *error = 0;
+    return (uint64_t)(uintptr_t)address;
+}
+
+uint64_t ckvm_map(int32_t descriptor, int64_t offset, uint64_t byte_count, int32_t *error) {
+    return map(MAP_SHARED, descriptor, offset, byte_count, error);
+}
+
+uint64_t ckvm_map_anonymous(uint64_t byte_count, int32_t *error) {
+    return map(MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0, byte_count, error);
+}
+
+int32_t ckvm_unmap(uint64_t address, uint64_t byte_count) {
+    return munmap((void *)(uintptr_t)address, byte_count) == 0 ? 0 : -errno;
+}

@@ -1,0 +1,51 @@
+// The kernel's entry points without errno: every function gives a result of zero or more, or a negated errno, so that
+// no code between the call and its check can spoil the number.
+//
+// Wrapped because Swift cannot call variadic ioctl with every argument form, and because MAP_FAILED and errno are
+// macros.
+
+#ifndef CKVM_H
+#define CKVM_H
+
+#include <stdint.h>
+
+// Opens a device node for reading and writing, close-on-exec. A descriptor or -errno.
+int32_t ckvm_open(const char *_Nonnull path);
+
+// Closes a descriptor. 0 or -errno. Never repeated: after EINTR the descriptor is gone on Linux.
+int32_t ckvm_close(int32_t descriptor);
+
+// Issues one request. The kernel's result or -errno; EINTR is not retried here.
+int32_t ckvm_ioctl(int32_t descriptor, uint32_t request, uint64_t argument);
+
+// Maps byte_count bytes of a descriptor, shared, readable and writable. The address, or 0 with *error = errno.
+uint64_t ckvm_map(int32_t descriptor, int64_t offset, uint64_t byte_count, int32_t *_Nonnull error);
+
+// Maps zeroed private memory without reserving swap for it. The address, or 0 with *error = errno.
+uint64_t ckvm_map_anonymous(uint64_t byte_count, int32_t *_Nonnull error);
+
+// Unmaps what one of the two gave. 0 or -errno.
+int32_t ckvm_unmap(uint64_t address, uint64_t byte_count);
+
+// One named place in a kernel structure: its offset in bytes, or, where the field name is "", the structure's length.
+typedef struct {
+    const char *_Nonnull structure;
+    const char *_Nonnull field;
+    uint32_t value;
+} ckvm_field;
+
+// The layouts this project relies on; each was compared with the installed header at compile time where that knows the
+// structure. Tests compare the Swift structures with the same table.
+uint32_t ckvm_field_count(void);
+ckvm_field ckvm_field_at(uint32_t index);
+
+// A named constant of the kernel: a request word, a capability, an exit reason, a firmware status.
+typedef struct {
+    const char *_Nonnull name;
+    uint32_t value;
+} ckvm_constant;
+
+uint32_t ckvm_constant_count(void);
+ckvm_constant ckvm_constant_at(uint32_t index);
+
+#endif

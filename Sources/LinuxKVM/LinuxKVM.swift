@@ -1,0 +1,77 @@
+// The real kernel behind the seam. Bytes pass through untouched; what this file adds is a bound: the kernel writes as
+// much as the request word and the counts inside the argument say, so a buffer that is too short for them is refused
+// here with EFAULT instead of being overrun.
+//
+// EINTR: KVM_RUN's is the caller's business (a signal asked the vCPU to stop); every other request is repeated.
+
+import CKVM
+import KVMABI
+
+/// The Linux kernel's `/dev/kvm` and `/dev/sev`.
+public final class LinuxKVM: HostKernel {
+    /// The kernel this process runs on; opens nothing yet.
+    public init() {}
+
+    /// Opens the node for reading and writing, close-on-exec.
+    public func open(_ node: DeviceNode) throws(Errno) -> KernelHandle {
+        // SAFETY: the string lives for the call.
+        unsafe KernelHandle(rawValue: try result(node.rawValue.withCString { path in unsafe ckvm_open(path) }))
+    }
+
+    /// Issues a request; `EFAULT` if the buffer is shorter than what the kernel would touch.
+    public func ioctl(
+        _ handle: KernelHandle, _ request: IoctlRequest, _ argument: IoctlArgument
+    ) throws(Errno) -> Int32 {
+        if case .bytes = argument, argument.byteCount < Self.requiredByteCount(request, argument) { throw .EFAULT }
+        while true {
+            let answer = ckvm_ioctl(handle.rawValue, request.rawValue, argument.number)
+            if answer == -Errno.EINTR.rawValue, request != .run { continue }
+            return try result(answer)
+        }
+    }
+
+    /// Maps a handle's memory shared; with ``KernelHandle/anonymous``, private zeroed memory without a swap
+    /// reservation.
+    public func map(_ handle: KernelHandle, offset: Int64, byteCount: Int) throws(Errno) -> KernelMapping {
+        if handle == .anonymous { return try KernelMapping.anonymous(byteCount: byteCount) }
+        guard let length = UInt64(exactly: byteCount) else { throw .EINVAL }
+        var error: Int32 = 0
+        let address = unsafe ckvm_map(handle.rawValue, offset, length, &error)
+        guard address != 0 else { throw Errno(rawValue: error) }
+        // SAFETY: the kernel gave this range; only this mapping's release takes it back.
+        return unsafe KernelMapping(address: address, byteCount: byteCount) { _ = ckvm_unmap(address, length) }
+    }
+
+    /// Closes a handle; mappings of it stay.
+    public func close(_ handle: KernelHandle) {
+        _ = ckvm_close(handle.rawValue)
+    }
+
+    /// Gives a result of zero or more, throws a negated errno.
+    private func result(_ answer: Int32) throws(Errno) -> Int32 {
+        guard answer >= 0 else { throw Errno(rawValue: 0 &- answer) }
+        return answer
+    }
+
+    /// How many bytes the kernel may touch behind the argument.
+    private static func requiredByteCount(_ request: IoctlRequest, _ argument: IoctlArgument) -> Int {
+        let encoded = Int(request.rawValue >> 16 & 0x3fff)
+        switch request {
+        case .getSupportedCPUID, .getCPUID2, .setCPUID2: return list(argument, header: 8, entry: 40)
+        case .getMSRs, .setMSRs: return list(argument, header: 8, entry: 16)
+        case .getMSRIndexList, .getMSRFeatureIndexList: return list(argument, header: 4, entry: 4)
+        case .setGSIRouting: return list(argument, header: 8, entry: 48)
+        case .setSignalMask: return list(argument, header: 4, entry: 1)
+        // The kernel writes what KVM_CAP_XSAVE2 says; 16 KiB hold every state that x86 processors have.
+        case .getXSave2: return 16384
+        default: return encoded
+        }
+    }
+
+    /// Header and as many entries as its first word announces.
+    private static func list(_ argument: IoctlArgument, header: Int, entry: Int) -> Int {
+        guard let count = try? argument.load(UInt32.self) else { return header }
+        // Safe: 2^32 entries of 48 bytes fit in 64 bits.
+        return header + entry * Int(count)
+    }
+}

@@ -1,0 +1,86 @@
+// Why a guest ended itself, decoded from what the kernel hands over.
+
+import SEVABI
+
+/// A guest's request to be terminated, by the GHCB MSR protocol or by the termination event of a GHCB page.
+///
+/// Reason set 0 is the protocol's own, set 1 is Linux's [GHCB 2.3.1, 4.1.13].
+public struct GuestTermination: Equatable, Sendable {
+    public var reasonSet: UInt8
+    public var reason: UInt8
+    /// SW_EXITINFO2 of the GHCB form: for reason 0/2 the SEV_STATUS bits that the guest cannot handle.
+    public var detail: UInt64?
+
+    public init(reasonSet: UInt8, reason: UInt8, detail: UInt64? = nil) {
+        self.reasonSet = reasonSet
+        self.reason = reason
+        self.detail = detail
+    }
+
+    /// From `system_event.data[0]`, which holds the GHCB MSR.
+    ///
+    /// - Parameter readGHCB: Gives the page at a guest physical address, if it is shared memory. The kernel leaves the
+    ///   event's fields in the page.
+    /// - Returns: nil when the value is no request and no page can be read.
+    public init?(ghcbMSR: UInt64, readGHCB: (UInt64) -> [UInt8]?) {
+        let msr = GHCBMSR(rawValue: ghcbMSR)
+        if msr.code == .terminationRequest {
+            self.init(reasonSet: msr.terminationReasonSet, reason: msr.terminationReason)
+            return
+        }
+        guard msr.code == .ghcbAddress, let bytes = readGHCB(ghcbMSR) else { return nil }
+        // The kernel clears the valid bitmap when it takes the event; the fields stay.
+        func quadword(_ field: GHCB.Field) -> UInt64? {
+            guard field.offset + 8 <= bytes.count else { return nil }
+            return bytes[field.offset..<field.offset + 8].reversed().reduce(0) { $0 << 8 | UInt64($1) }
+        }
+        guard let code = quadword(.exitCode), code == GHCBEvent.termination.rawValue,
+            let info = quadword(.exitInfo1)
+        else { return nil }
+        self.init(
+            reasonSet: UInt8(info & 0xf), reason: UInt8(info >> 4 & 0xff), detail: quadword(.exitInfo2))
+    }
+
+    /// What the reason means; nil for one that nobody has defined.
+    public var meaning: String? {
+        switch (reasonSet, reason) {
+        case (0, 0): "general: a #VC the guest cannot handle, a reply it does not believe, or CPUID trouble"
+        case (0, 1): "the GHCB protocol versions of guest and host do not meet"
+        case (0, 2): "SEV-SNP features that the guest needs are missing, or features are on that it does not know"
+        case (1, 0): "the GHCB could not be registered"
+        case (1, 1): "a page state change failed"
+        case (1, 2): "PVALIDATE failed or changed nothing"
+        case (1, 3): "the guest does not run at VMPL0"
+        case (1, 4): "the CPUID table is not usable"
+        case (1, 5): "CPUID from the hypervisor is not usable"
+        case (1, 6): "the secrets page is not usable"
+        case (1, 7): "no SVSM where the guest needs one"
+        case (1, 8): "an SVSM runs at VMPL0, but so does the guest"
+        case (1, 9): "the SVSM calling area is not aligned"
+        default: nil
+        }
+    }
+
+    /// What usually leads here.
+    public var likelyCause: String {
+        switch (reasonSet, reason) {
+        case (0, 0): "memory the guest touched before it validated it, or an intercept that its kernel does not handle"
+        case (0, 1): "a guest that speaks only newer or older protocol versions"
+        case (0, 2): "--guest-features with a bit that this kernel does not know, or a damaged CC blob"
+        case (1, 0): "a host that moves the GHCB, or a GHCB outside RAM"
+        case (1, 1): "KVM_CAP_EXIT_HYPERCALL off, or an address outside RAM"
+        case (1, 2): "the RMP is not in the state the guest expects: memory was remapped behind its back"
+        case (1, 4), (1, 5): "a CPUID page without entries or with too many"
+        default: "see the reason"
+        }
+    }
+}
+
+extension GuestTermination: CustomStringConvertible {
+    /// "reason 1/2 (Linux: PVALIDATE failed or changed nothing)".
+    public var description: String {
+        let set = reasonSet == 0 ? "GHCB" : reasonSet == 1 ? "Linux" : "set \(reasonSet)"
+        let extra = detail.map { $0 == 0 ? "" : ", detail \(hex($0))" } ?? ""
+        return "reason \(reasonSet)/\(reason) (\(set): \(meaning ?? "not a defined reason"))\(extra)"
+    }
+}

@@ -1,0 +1,392 @@
+// The run loop: KVM_RUN, and what each exit asks for [KVM KVM_RUN].
+//
+// Everything in the run page comes from a kernel that passes on what a guest made of it: numbers are checked before they
+// are used, and a guest that asks for nonsense gets an error or ends; it never traps the VMM.
+
+import Glibc
+import GuestImage
+import KVMABI
+import SEVABI
+import VMMDevices
+
+/// How a run ended.
+public enum RunOutcome: Sendable {
+    /// The guest switched the machine off.
+    case powerOff
+    /// The guest asked for a reset. An SNP guest cannot be reset: its launch is not repeatable from inside.
+    case resetRequested
+    /// ``Machine/stop()`` was called.
+    case stopped
+    /// The guest asked to be terminated.
+    case terminated(GuestTermination)
+    /// The guest or the host cannot go on.
+    case failed(VMMError)
+
+    /// The failure, explained; nil after a power-off or a stop.
+    public var error: VMMError? {
+        switch self {
+        case .powerOff, .stopped: nil
+        case .resetRequested:
+            VMMError(
+                .guestFailed, step: "go on after the guest's reset request",
+                request: "the guest wrote the reset register",
+                finding: "a reset, which a measured launch does not have",
+                likelyCause: "a panic with panic=-1, or the command reboot",
+                nextStep: "look at the guest's last console lines; start it again for a new boot")
+        case .terminated(let termination):
+            VMMError(
+                .guestFailed, step: "go on: the guest asked for its termination", request: "GHCB termination",
+                finding: termination.description, likelyCause: termination.likelyCause,
+                nextStep: "boot the guest with earlyprintk=serial to see what it did last")
+        case .failed(let error): error
+        }
+    }
+
+    /// As a process exit status.
+    public var exitStatus: VMMExitStatus { error?.exitStatus ?? .success }
+}
+
+/// What the run loop shares with other threads.
+struct RunState: Sendable {
+    var stopRequested = false
+    var runner: pthread_t?
+    var statistics = RunStatistics()
+}
+
+extension Machine {
+    /// The signal that interrupts KVM_RUN in the kernel. Its handler does nothing: `EINTR` is the message.
+    static let kickSignal = SIGUSR1
+
+    /// Runs the guest on the calling thread until it ends.
+    ///
+    /// The boot processor only: the other vCPUs of a plan are launched and stay as the launch left them.
+    public func run() -> RunOutcome {
+        _ = signal(Self.kickSignal) { _ in }
+        runState.withLock { $0.runner = pthread_self() }
+        let start = ContinuousClock.now
+        var counts = ExitCounts()
+        let outcome = runUntilEnd(&counts)
+        let end = ContinuousClock.now
+        runState.withLock { state in
+            state.runner = nil
+            state.statistics.exits = counts.named
+            state.statistics.running = start.duration(to: end)
+            state.statistics.untilFirstOutput = output.firstByte.map { start.duration(to: $0) }
+            state.statistics.consoleByteCount = output.byteCount
+        }
+        return outcome
+    }
+
+    /// Ends ``run()`` from another thread, at the next instruction boundary or at once when the guest sleeps.
+    public func stop() {
+        let runner = runState.withLock { state in
+            state.stopRequested = true
+            return state.runner
+        }
+        // Order matters: the loop clears the flag first and looks at `stopRequested` afterwards.
+        for processor in processors { processor.run.immediateExit = true }
+        if let runner { _ = pthread_kill(runner, Self.kickSignal) }
+    }
+
+    /// Counts and times; complete once ``run()`` has returned.
+    public var statistics: RunStatistics {
+        var statistics = runState.withLock { $0.statistics }
+        statistics.phases = launchPhases
+        statistics.pages = memory.pageCounts
+        return statistics
+    }
+
+    private func runUntilEnd(_ counts: inout ExitCounts) -> RunOutcome {
+        let processor = processors[0]
+        let page = processor.run
+        while true {
+            page.immediateExit = false
+            if runState.withLock({ $0.stopRequested }) {
+                // Set again, so that a stop that comes between two runs is not lost to a caller that runs on.
+                page.immediateExit = true
+                return .stopped
+            }
+            if let outcome = runUntilInterrupted(processor, page, &counts) { return outcome }
+        }
+    }
+
+    /// - Returns: nil when KVM_RUN was interrupted.
+    private func runUntilInterrupted(_ processor: VCPU, _ page: RunPage, _ counts: inout ExitCounts) -> RunOutcome? {
+        while true {
+            do {
+                try kernel.call(processor.handle, .run)
+            } catch {
+                switch error {
+                case .EINTR:
+                    counts.interrupted &+= 1
+                    return nil
+                case .EAGAIN:
+                    counts.again &+= 1
+                    return nil
+                case .EFAULT where page.exitReason == .memoryFault, .EHWPOISON where page.exitReason == .memoryFault:
+                    // The one exit that comes as an error.
+                    counts.count(.memoryFault)
+                    let fault = page.memoryFault
+                    // A reason that stays in the page must not explain the next EFAULT.
+                    page.exitReason = .unknown
+                    if let failure = convert(fault, errno: error, &counts) { return .failed(failure) }
+                    continue
+                default:
+                    return .failed(VMMError(step: "run the guest", request: "KVM_RUN", errno: error))
+                }
+            }
+            let reason = page.exitReason
+            counts.count(reason)
+            if let outcome = handle(reason, processor, page) { return outcome }
+        }
+    }
+
+    /// - Returns: How the run ends, if it does.
+    private func handle(_ reason: ExitReason, _ processor: VCPU, _ page: RunPage) -> RunOutcome? {
+        switch reason {
+        case .io: return portIO(page)
+        case .mmio: return deviceMemory(page)
+        case .hypercall:
+            page.hypercallResult = hypercall(page.hypercall)
+            return nil
+        case .halt, .interrupted, .irqWindowOpen: return nil
+        case .systemEvent: return systemEvent(page.systemEvent)
+        case .shutdown:
+            return .failed(
+                guestError(
+                    "KVM_EXIT_SHUTDOWN", processor, finding: "a triple fault",
+                    cause:
+                        "an exception that the guest could not deliver: no handler, a bad stack, or page tables that do "
+                        + "not map it",
+                    next: "boot the guest with earlyprintk=serial to see what it did last"))
+        case .internalError:
+            return .failed(
+                guestError(
+                    "KVM_EXIT_INTERNAL_ERROR", processor, finding: InternalErrorText.describe(page.internalError),
+                    cause: "an instruction or a state that this host kernel does not implement",
+                    next: "report the bytes together with the guest's kernel version"))
+        case .failEntry:
+            return .failed(
+                guestError(
+                    "KVM_EXIT_FAIL_ENTRY", processor, finding: "VMRUN failed with \(hex(page.failEntryReason))",
+                    cause: "a register state that the processor cannot enter, or a VMSA page that is not one any more",
+                    next: "look at dmesg on the host"))
+        default:
+            let detail = reason == .unknown ? ", hardware exit \(hex(page.hardwareExitReason))" : ""
+            return .failed(
+                guestError(
+                    "KVM_RUN", processor, finding: "\(reason)\(detail)",
+                    cause: "an exit that this machine does not ask for", next: "report it with --launch-log"))
+        }
+    }
+
+    private func guestError(
+        _ request: String, _ processor: VCPU, finding: String, cause: String, next: String
+    ) -> VMMError {
+        // A protected guest does not show its registers, and after a shutdown they are those of a reset.
+        var registers = KVMRegisters()
+        let hasRegisters =
+            request != "KVM_EXIT_SHUTDOWN" && (try? kernel.call(processor.handle, .getRegisters, &registers)) != nil
+        let place = hasRegisters ? "RIP \(hex(registers.rip))" : ""
+        return VMMError(
+            .guestFailed, step: "run the guest any further", request: request, context: place, finding: finding,
+            likelyCause: cause, nextStep: next)
+    }
+
+    // MARK: Devices
+
+    private func portIO(_ page: RunPage) -> RunOutcome? {
+        let io = page.portIO
+        let byteCount = Int(io.size)
+        guard byteCount == 1 || byteCount == 2 || byteCount == 4, var data = page.portData(io) else {
+            return .failed(nonsense("KVM_EXIT_IO", "size \(io.size), count \(io.count), data at \(hex(io.dataOffset))"))
+        }
+        // Safe: data has size * count bytes.
+        for element in 0..<Int(io.count) {
+            let start = element * byteCount
+            if io.isWrite {
+                let value = data[start..<start + byteCount].reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+                ports.write(UInt64(io.port), byteCount: byteCount, value: value)
+            } else {
+                let value = ports.read(UInt64(io.port), byteCount: byteCount)
+                for i in 0..<byteCount { data[start + i] = UInt8(truncatingIfNeeded: value >> UInt64(8 * i)) }
+            }
+        }
+        if !io.isWrite { page.setPortData(data, io) }
+        return powerOutcome
+    }
+
+    private func deviceMemory(_ page: RunPage) -> RunOutcome? {
+        let access = page.mmio
+        guard (1...8).contains(access.byteCount) else {
+            return .failed(nonsense("KVM_EXIT_MMIO", "\(access.byteCount) bytes at \(hex(access.physicalAddress))"))
+        }
+        let byteCount = Int(access.byteCount)
+        if access.isWrite {
+            mmio.write(access.physicalAddress, byteCount: byteCount, value: access.data)
+        } else {
+            page.mmioData = mmio.read(access.physicalAddress, byteCount: byteCount)
+        }
+        return powerOutcome
+    }
+
+    private var powerOutcome: RunOutcome? {
+        switch power.requestedEvent {
+        case .powerOff: .powerOff
+        case .reset: .resetRequested
+        case nil: nil
+        }
+    }
+
+    private func nonsense(_ request: String, _ finding: String) -> VMMError {
+        VMMError(
+            .hostCannot, step: "run the guest", request: request, finding: finding,
+            likelyCause: "a host kernel that fills the run page differently", nextStep: "report it with --launch-log")
+    }
+
+    // MARK: Page states
+
+    /// Answers a hypercall. Only page state changes come here [KVM KVM_HC_MAP_GPA_RANGE].
+    ///
+    /// - Returns: 0, or an error that the guest sees as a failed page state change.
+    private func hypercall(_ call: RunPage.Hypercall) -> UInt64 {
+        let unknown = UInt64(bitPattern: -1000)  // KVM_ENOSYS
+        let invalid = UInt64(bitPattern: -22)  // EINVAL
+        guard call.number == KVM.hypercallMapGPARange else { return unknown }
+        let pageByteCount = UInt64(KVM.pageByteCount)
+        let (byteCount, tooLong) = call.arguments[1].multipliedReportingOverflow(by: pageByteCount)
+        let (end, wraps) = call.arguments[0].addingReportingOverflow(byteCount)
+        guard !tooLong, !wraps, byteCount > 0, call.arguments[0] % pageByteCount == 0 else { return invalid }
+        let range = call.arguments[0]..<end
+        guard memory.contains(range) else { return invalid }
+        do {
+            try memory.convert(range, isPrivate: call.arguments[2] & 0x10 != 0)
+            return 0
+        } catch {
+            return invalid
+        }
+    }
+
+    /// Makes the attribute agree with the access, as the GHCB protocol's implicit page state change wants it.
+    ///
+    /// - Returns: What cannot be resolved; nil to run again.
+    private func convert(_ fault: RunPage.MemoryFault, errno: Errno, _ counts: inout ExitCounts) -> VMMError? {
+        let pageByteCount = UInt64(KVM.pageByteCount)
+        let kind = fault.isPrivate ? "private" : "shared"
+        func failure(_ finding: String, _ cause: String) -> VMMError {
+            VMMError(
+                errno == .EHWPOISON ? .hostCannot : .guestFailed,
+                step: "resolve the guest's access to \(hex(fault.gpa))",
+                request: "KVM_EXIT_MEMORY_FAULT", context: "\(kind), \(fault.byteCount) bytes", errno: errno,
+                finding: finding, likelyCause: cause,
+                nextStep: "boot the guest with earlyprintk=serial to see what it did last")
+        }
+        guard errno == .EFAULT else {
+            return failure("a poisoned page", "a page of the host's memory has a hardware error")
+        }
+        let start = fault.gpa & ~(pageByteCount - 1)
+        let (end, overflow) = fault.gpa.addingReportingOverflow(max(fault.byteCount, 1))
+        let (padded, overflow2) = end.addingReportingOverflow(pageByteCount - 1)
+        guard !overflow, !overflow2 else { return failure("a range beyond the address space", "a wild pointer") }
+        let range = start..<(padded & ~(pageByteCount - 1))
+        guard memory.contains(range) else {
+            return failure(
+                "no RAM at this address", "an access with the wrong C-bit: device memory as private, or a wild pointer")
+        }
+        if fault.isPrivate ? memory.isPrivate(range) : memory.isShared(range) {
+            counts.repeatedFaults += 1
+            guard counts.repeatedFaults < 100 else {
+                return failure("the same fault again and again", "a host kernel that does not see the page as \(kind)")
+            }
+            return nil
+        }
+        counts.repeatedFaults = 0
+        do {
+            try memory.convert(range, isPrivate: fault.isPrivate)
+            return nil
+        } catch { return error }
+    }
+
+    // MARK: Ends
+
+    private func systemEvent(_ event: RunPage.SystemEvent) -> RunOutcome? {
+        switch event.type {
+        case .shutdown: return .powerOff
+        case .reset: return .resetRequested
+        case .sevTermination:
+            let value = event.data.first ?? 0
+            if let termination = GuestTermination(
+                ghcbMSR: value, readGHCB: { memory.readShared(at: $0, byteCount: GHCB.byteCount) })
+            {
+                return .terminated(termination)
+            }
+            return .failed(
+                VMMError(
+                    .guestFailed, step: "go on: the guest broke the GHCB protocol",
+                    request: "KVM_SYSTEM_EVENT_SEV_TERM",
+                    finding: "GHCB MSR \(hex(value))", likelyCause: "a request that is not defined for this guest",
+                    nextStep: "boot the guest with earlyprintk=serial to see what it did last"))
+        default:
+            return .failed(
+                VMMError(
+                    .guestFailed, step: "run the guest any further", request: "KVM_EXIT_SYSTEM_EVENT",
+                    finding: "event \(event.type.rawValue), data " + event.data.map { hex($0) }.joined(separator: " "),
+                    likelyCause: event.type == .crash
+                        ? "the guest reported a crash" : "an event this machine does not have",
+                    nextStep: "look at the guest's last console lines"))
+        }
+    }
+}
+
+/// Exit counters that cost one addition.
+struct ExitCounts {
+    private var byReason: [48 of UInt64] = .init(repeating: 0)
+    private var other: UInt64 = 0
+    var interrupted: UInt64 = 0
+    var again: UInt64 = 0
+    /// Memory faults in a row that changed nothing.
+    var repeatedFaults = 0
+
+    mutating func count(_ reason: ExitReason) {
+        if reason.rawValue < 48 { byReason[Int(reason.rawValue)] &+= 1 } else { other &+= 1 }
+    }
+
+    var named: [String: UInt64] {
+        var result: [String: UInt64] = [:]
+        for reason in 0..<48 where byReason[reason] > 0 {
+            result["\(ExitReason(rawValue: UInt32(reason)))"] = byReason[reason]
+        }
+        if other > 0 { result["other exits"] = other }
+        if interrupted > 0 { result["EINTR"] = interrupted }
+        if again > 0 { result["EAGAIN"] = again }
+        return result
+    }
+}
+
+/// KVM_EXIT_INTERNAL_ERROR for people.
+public enum InternalErrorText {
+    /// "KVM_INTERNAL_ERROR_EMULATION, instruction bytes 0f 01 d9".
+    public static func describe(_ error: RunPage.InternalError) -> String {
+        let name =
+            switch error.kind {
+            case .emulation: "KVM_INTERNAL_ERROR_EMULATION"
+            case .simultaneousException: "KVM_INTERNAL_ERROR_SIMUL_EX"
+            case .deliveringEvent: "KVM_INTERNAL_ERROR_DELIVERY_EV"
+            case .unexpectedExitReason: "KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON"
+            default: "internal error \(error.kind.rawValue)"
+            }
+        // Flag 0 of an emulation failure: a byte count and up to 15 instruction bytes follow.
+        if error.kind == .emulation, error.data.count >= 2, error.data[0] & 1 != 0 {
+            let bytes = error.data.dropFirst().prefix(2).flatMap { word in
+                (0..<8).map { UInt8(truncatingIfNeeded: word >> UInt64(8 * $0)) }
+            }
+            let count = min(Int(bytes[0]), bytes.count - 1)
+            let text = bytes.dropFirst().prefix(count).map { byte in
+                (byte < 16 ? "0" : "") + String(byte, radix: 16)
+            }
+            return "\(name), instruction bytes \(text.joined(separator: " "))"
+        }
+        guard !error.data.isEmpty else { return name }
+        return "\(name), data " + error.data.map { hex($0) }.joined(separator: " ")
+    }
+}

@@ -1,0 +1,26 @@
+// What can be chosen about the host that SoftwareKVM pretends to be.
+
+import SEVABI
+import SoftwarePSP
+
+extension SoftwareKVM {
+    /// The machine under the kernel.
+    public struct Configuration: Sendable {
+        /// System memory that guest_memfd pages can take, in bytes; only what is touched becomes resident.
+        public var systemMemoryByteCount: UInt64 = 16 << 30
+        /// Where the machine's random numbers come from; nil takes fresh ones at each start.
+        public var seed: UInt64?
+        /// The processor.
+        public var profile = ProcessorProfile.milan
+        /// The secure processor. Its CPUID values are taken from `profile`.
+        public var platform = PlatformProfile.milan(
+            cpuid: CPUIDProfile(supported: ProcessorProfile.milan.firmwareCPUID))
+        /// Guest TSC frequency unless a VM or vCPU asks for another, in kHz.
+        public var tscKHz: UInt32 = 1_000_000
+        /// With a seed: give every *legal* variation of an answer a chance, such as a LAUNCH_UPDATE that stops early.
+        public var variesLegalAnswers = false
+
+        /// A Milan-like machine with 16 GiB.
+        public init() {}
+    }
+}

@@ -1,0 +1,119 @@
+// Non-automatic exits by event: what each does with the registers of the GHCB [GHCB 4.1].
+
+import KVMABI
+import SEVABI
+
+extension VirtualCPU {
+    func handleEvent(_ session: GHCBSession) -> RunStep {
+        var session = session
+        switch GHCBEvent(rawValue: session.exitCode) {
+        case .cpuid:
+            let values = cpuidValues(
+                UInt32(truncatingIfNeeded: session.rax), UInt32(truncatingIfNeeded: session.rcx))
+            session.rax = UInt64(values.eax)
+            session.rbx = UInt64(values.ebx)
+            session.rcx = UInt64(values.ecx)
+            session.rdx = UInt64(values.edx)
+        case .msr: return handleMSREvent(session)
+        case .ioio: return handlePortEvent(session)
+        case .mmioRead: return handleMMIOEvent(session, isWrite: false)
+        case .mmioWrite: return handleMMIOEvent(session, isWrite: true)
+        case .vmmcall: return handleHypercall(session)
+        case .rdtsc, .rdtscp:
+            let counter = tsc
+            session.rax = counter & 0xffff_ffff
+            session.rdx = counter >> 32
+            if session.exitCode == GHCBEvent.rdtscp.rawValue { session.rcx = savedState.tscAux }
+        case .rdpmc:
+            // Four counters that nothing counts in; others do not exist.
+            if session.rcx & 0xffff_ffff > 3 { return inject(session, vector: 13) }
+            session.rax = 0
+            session.rdx = 0
+        case .nmiComplete: nmiMasked = false
+        case .apResetHold:
+            writeRegisters(session)
+            return holdForReset()
+        case .apJumpTable:
+            switch session.exitInfo1 {
+            case 0: apJumpTable = session.exitInfo2
+            case 1: answer(session, info1: 0, info2: apJumpTable)
+            default: return refuse(session, .invalidInput)
+            }
+        case .hypervisorFeatures: answer(session, info1: 0, info2: Self.hypervisorFeatures.rawValue)
+        case .termination: return terminate(session.gpa)
+        case .pageStateChange: return beginPageStateChange(session)
+        // No other vCPU to create: every APIC id is unknown.
+        case .apCreation: return refuse(session, .invalidInput)
+        // This machine's kernel has no guest messages: KVM's generic error, firmware not called.
+        case .guestRequest, .extendedGuestRequest: answer(session, info1: 0, info2: 0xffff_ffff << 32)
+        case .unsupported: return .fail(.EINVAL)
+        // DR7, INVD, WBINVD, MONITOR, MWAIT: nothing to do.
+        default: break
+        }
+        return finish(session)
+    }
+
+    // MARK: MSR
+
+    private func handleMSREvent(_ session: GHCBSession) -> RunStep {
+        var session = session
+        let number = UInt32(truncatingIfNeeded: session.rcx)
+        if session.exitInfo1 == 0 {
+            guard let value = readMSR(number) else { return inject(session, vector: 13) }
+            session.rax = value & 0xffff_ffff
+            session.rdx = value >> 32
+        } else {
+            let value = session.rdx << 32 | session.rax & 0xffff_ffff
+            guard writeMSR(number, value) else { return inject(session, vector: 13) }
+        }
+        return finish(session)
+    }
+
+    // MARK: Hypercalls [KVM hypercalls.rst]
+
+    private func handleHypercall(_ session: GHCBSession) -> RunStep {
+        var session = session
+        switch hypercall(
+            session.rax, session.rbx, session.rcx, session.rdx, cpl: session.cpl, isLongMode: true)
+        {
+        case .result(let value):
+            session.rax = value
+            return finish(session)
+        case .exit:
+            completion = .ghcbHypercall(session)
+            return .exit(.hypercall)
+        }
+    }
+
+    enum HypercallOutcome {
+        case result(UInt64)
+        /// The VMM answers; the run page is filled.
+        case exit
+    }
+
+    /// KVM's hypercalls; unknown ones answer -KVM_ENOSYS.
+    func hypercall(_ number: UInt64, _ a0: UInt64, _ a1: UInt64, _ a2: UInt64, cpl: UInt64, isLongMode: Bool)
+        -> HypercallOutcome
+    {
+        let notPermitted = UInt64(bitPattern: -1)
+        let unknown = UInt64(bitPattern: -1000)
+        let invalid = UInt64(bitPattern: -22)
+        if cpl != 0 { return .result(notPermitted) }
+        switch number {
+        // KVM_HC_VAPIC_POLL_IRQ.
+        case 1: return .result(0)
+        case KVM.hypercallMapGPARange:
+            guard vm.hypercallExits.load(ordering: .relaxed) & KVM.exitHypercallMapGPARange != 0 else {
+                return .result(unknown)
+            }
+            let (byteCount, overflow) = a1.multipliedReportingOverflow(by: 4096)
+            if a0 & 4095 != 0 || a1 == 0 || overflow || a0.addingReportingOverflow(byteCount).overflow {
+                return .result(invalid)
+            }
+            runPage.hypercall = RunPage.Hypercall(
+                number: number, arguments: [a0, a1, a2, 0, 0, 0], flags: isLongMode ? 1 : 0)
+            return .exit
+        default: return .result(unknown)
+        }
+    }
+}

@@ -1,0 +1,34 @@
+// KVM_CHECK_EXTENSION: what this kernel can do, on the system handle and on a VM [KVM KVM_CHECK_EXTENSION].
+
+import KVMABI
+
+extension Capability {
+    /// The answer for this kernel. `type` is nil on the system handle.
+    func value(vmType type: VMType?) -> Int32 {
+        let isProtected = type == .snp
+        switch self {
+        case .irqChip, .userMemory, .setTSSAddress, .extendedCPUID, .clockSource, .mpState, .syncMMU,
+            .destroyMemoryRegionWorks, .irqRouting, .joinMemoryRegionsWorks, .pit2, .setIdentityMapAddress,
+            .internalErrorData, .vcpuEvents, .debugRegisters, .robustSinglestep, .xsave, .xcrs, .tscControl, .getTSCkHz,
+            .signalMSI, .enableCapabilityVM, .splitIRQChip, .immediateExit, .sysAttributes, .userMemory2,
+            .memoryFaultInfo, .preFaultMemory, .tscDeadlineTimer:
+            return 1
+        case .guestMemfd: return type == nil || isProtected ? 1 : 0
+        case .recommendedVCPUCount: return 1
+        case .maximumVCPUCount: return Int32(VirtualMachine.maximumVCPUCount)
+        case .maximumVCPUID: return 4096
+        case .memorySlotCount: return 32764
+        // KVM_CLOCK_TSC_STABLE, REALTIME, HOST_TSC.
+        case .adjustClock: return 2 | 4 | 8
+        case .exitHypercall: return 1 << 12
+        case .memoryAttributes: return type == nil || isProtected ? 8 : 0
+        case .vmTypes: return 1 << 0 | 1 << 4
+        case .gpaBits: return 48
+        case .xsave2: return 4096
+        case .apicBusCyclesNanoseconds: return 1
+        // KVM_X2APIC_API_USE_32BIT_IDS, _DISABLE_BROADCAST_QUIRK.
+        case .x2apicAPI: return 3
+        default: return 0
+        }
+    }
+}

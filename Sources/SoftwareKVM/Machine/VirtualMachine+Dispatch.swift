@@ -1,0 +1,205 @@
+// Requests on a VM handle, by their whole word [KVM 4, vm ioctls].
+
+import KVMABI
+
+extension VirtualMachine {
+    func request(_ request: IoctlRequest, _ argument: IoctlArgument) throws(Errno) -> Int32 {
+        switch request {
+        case .checkExtension:
+            return Capability(rawValue: UInt32(truncatingIfNeeded: argument.number)).value(vmType: type)
+        case .createVCPU: return try createVCPU(argument.number)
+        case .setUserMemoryRegion:
+            let old: KVMUserspaceMemoryRegion = try argument.load()
+            if old.flags & ~(KVMUserspaceMemoryRegion.logDirtyPages | KVMUserspaceMemoryRegion.readOnly) != 0 {
+                throw .EINVAL
+            }
+            var region = KVMUserspaceMemoryRegion2()
+            region.slot = old.slot
+            region.flags = old.flags
+            region.guestPhysicalAddress = old.guestPhysicalAddress
+            region.memoryByteCount = old.memoryByteCount
+            region.userspaceAddress = old.userspaceAddress
+            return try setRegion(region)
+        case .setUserMemoryRegion2: return try setRegion(argument.load())
+        case .setMemoryAttributes: return try setAttributes(argument.load())
+        case .createGuestMemfd: return try createGuestMemfd(argument.load())
+        case .memoryEncryptOp: return try encryptOperation(argument)
+        case .memoryEncryptRegisterRegion, .memoryEncryptUnregisterRegion:
+            return try encryptRegion(argument.load(), registers: request == .memoryEncryptRegisterRegion)
+        case .enableCapability: return try enableCapability(argument.load())
+        case .createIRQChip: return try createIRQChip()
+        case .createPIT2: return try createPIT(argument.load())
+        case .setTSSAddress:
+            // Three pages below 4 GiB; AMD processors do not need them.
+            if argument.number > 0xffff_ffff - 3 * 4096 { throw .EINVAL }
+            return 0
+        case .setIdentityMapAddress:
+            let _: UInt64 = try argument.load()
+            if !vcpus.isEmpty { throw .EINVAL }
+            return 0
+        case .setBootCPUID:
+            return try locked { () throws(Errno) in
+                if !vcpus.isEmpty { throw .EBUSY }
+                bootVCPUIdentifier = UInt32(truncatingIfNeeded: argument.number)
+                return 0
+            }
+        case .irqLine, Self.irqLineStatus: return try setLine(argument, reports: request == Self.irqLineStatus)
+        case .signalMSI: return try signalMSI(argument.load())
+        case .setGSIRouting: return try setRouting(argument)
+        case .getIRQChip: return try getIRQChip(argument)
+        case .setIRQChip: return try setIRQChip(argument)
+        case .setClock:
+            let data: KVMClockData = try argument.load()
+            if data.flags & ~(2 | 4 | 8) != 0 { throw .EINVAL }
+            clock.set(data)
+            for vcpu in vcpus { vcpu.requestClockUpdate() }
+            return 0
+        case .getClock:
+            try argument.store(clock.read())
+            return 0
+        case .setTSCkHz:
+            let kHz = argument.number == 0 ? UInt64(kernel.configuration.tscKHz) : argument.number
+            guard kHz <= 0x7fff_ffff else { throw .EINVAL }
+            return try locked { () throws(Errno) in
+                if !vcpus.isEmpty { throw .EINVAL }
+                defaultTSCkHz = UInt32(kHz)
+                return 0
+            }
+        case .getTSCkHz: return Int32(truncatingIfNeeded: try locked { () throws(Errno) in defaultTSCkHz })
+        default: throw .ENOTTY
+        }
+    }
+
+    /// `KVM_IRQ_LINE_STATUS`.
+    static let irqLineStatus = IoctlRequest(rawValue: 0xc008_ae67)
+
+    private func enableCapability(_ argument: KVMEnableCapability) throws(Errno) -> Int32 {
+        if argument.flags != 0 { throw .EINVAL }
+        switch Capability(rawValue: argument.capability) {
+        case .exitHypercall:
+            if argument.arguments[0] & ~(1 << 12) != 0 { throw .EINVAL }
+            hypercallExits.store(argument.arguments[0], ordering: .relaxed)
+            return 0
+        case .splitIRQChip:
+            if argument.arguments[0] > 4096 { throw .EINVAL }
+            return try locked { () throws(Errno) in
+                try interrupts.withLock { (controller) throws(Errno) in
+                    if controller.hasLocalAPIC { throw .EEXIST }
+                    if !vcpus.isEmpty { throw .EINVAL }
+                    controller.kind = .split(pins: Int(argument.arguments[0]))
+                }
+                return 0
+            }
+        case .x2apicAPI:
+            if argument.arguments[0] & ~3 != 0 { throw .EINVAL }
+            return 0
+        case .maximumVCPUID:
+            if argument.arguments[0] == 0 || argument.arguments[0] > 4096 { throw .EINVAL }
+            return 0
+        default: throw .EINVAL
+        }
+    }
+
+    private func createIRQChip() throws(Errno) -> Int32 {
+        try locked { () throws(Errno) in
+            try interrupts.withLock { (controller) throws(Errno) in
+                if controller.hasLocalAPIC { throw .EEXIST }
+                if !vcpus.isEmpty { throw .EINVAL }
+                controller.kind = .full
+                controller.installDefaultRoutes()
+            }
+            return 0
+        }
+    }
+
+    private func createPIT(_ configuration: KVMPITConfig) throws(Errno) -> Int32 {
+        // Bit 0: a dummy port 0x61, which is what we have.
+        if configuration.flags & ~1 != 0 { throw .EINVAL }
+        return try locked { () throws(Errno) in
+            try interrupts.withLock { (controller) throws(Errno) in
+                if controller.pit != nil { throw .EEXIST }
+                if controller.kind != .full { throw .ENOENT }
+                controller.pit = PIT()
+            }
+            return 0
+        }
+    }
+
+    private func setLine(_ argument: IoctlArgument, reports: Bool) throws(Errno) -> Int32 {
+        let level: KVMIRQLevel = try argument.load()
+        let now = HostClock.monotonic
+        let known: Bool? = withInterrupts { controller in
+            if controller.kind != .full { return nil }
+            return controller.setLine(gsi: level.irq, asserted: level.level != 0, now: now)
+        }
+        guard known != nil else { throw .ENXIO }
+        if reports { try argument.store(KVMIRQLevel(irq: 1, level: level.level)) }
+        return 0
+    }
+
+    private func signalMSI(_ message: KVMMSI) throws(Errno) -> Int32 {
+        if message.flags != 0 { throw .EINVAL }
+        let count: Int? = withInterrupts { controller in
+            guard controller.hasLocalAPIC else { return nil }
+            return controller.deliverMSI(
+                addressLow: message.addressLow, addressHigh: message.addressHigh, data: message.data)
+        }
+        guard let count else { throw .EINVAL }
+        return Int32(count)
+    }
+
+    /// KVM_SET_GSI_ROUTING: header of 8 bytes, entries of 48.
+    private func setRouting(_ argument: IoctlArgument) throws(Errno) -> Int32 {
+        let count: UInt32 = try argument.load()
+        let flags: UInt32 = try argument.load(at: 4)
+        if flags != 0 || count > 4096 { throw .EINVAL }
+        if !interrupts.withLock({ $0.hasLocalAPIC }) { throw .EINVAL }
+        var routes: [UInt32: [InterruptRoute]] = [:]
+        for index in 0..<Int(count) {
+            let base = 8 + 48 * index
+            let gsi: UInt32 = try argument.load(at: base)
+            let kind: UInt32 = try argument.load(at: base + 4)
+            let entryFlags: UInt32 = try argument.load(at: base + 8)
+            if gsi >= 4096 || entryFlags != 0 { throw .EINVAL }
+            switch kind {
+            case 1:
+                let chip: UInt32 = try argument.load(at: base + 16)
+                let pin: UInt32 = try argument.load(at: base + 20)
+                switch chip {
+                case 0 where pin < 8: routes[gsi, default: []].append(.pic(Int(pin)))
+                case 1 where pin < 8: routes[gsi, default: []].append(.pic(Int(pin) + 8))
+                case 2 where pin < 24: routes[gsi, default: []].append(.ioapic(pin: Int(pin)))
+                default: throw .EINVAL
+                }
+            case 2:
+                let low: UInt32 = try argument.load(at: base + 16)
+                let high: UInt32 = try argument.load(at: base + 20)
+                let data: UInt32 = try argument.load(at: base + 24)
+                routes[gsi, default: []].append(.msi(addressLow: low, addressHigh: high, data: data))
+            default: throw .EINVAL
+            }
+        }
+        withInterrupts { $0.setRoutes(routes) }
+        return 0
+    }
+
+    /// KVM_MEMORY_ENCRYPT_REG_REGION: allowed and without effect for SNP, whose memory is not pinned.
+    private func encryptRegion(_ region: KVMEncryptedRegion, registers: Bool) throws(Errno) -> Int32 {
+        try locked { () throws(Errno) in
+            guard let snp else { throw .ENOTTY }
+            if registers {
+                let end = region.address.addingReportingOverflow(region.byteCount)
+                if region.byteCount == 0 || end.overflow { throw .EINVAL }
+                snp.registeredRegions.append((region.address, region.byteCount))
+            } else {
+                guard
+                    let index = snp.registeredRegions.firstIndex(where: {
+                        $0.address == region.address && $0.byteCount == region.byteCount
+                    })
+                else { throw .EINVAL }
+                snp.registeredRegions.remove(at: index)
+            }
+            return 0
+        }
+    }
+}

@@ -1,0 +1,127 @@
+// A VM: memory, vCPUs, interrupt controllers, clock, and the SNP guest context once there is one.
+//
+// Locks, outermost first: `lock` (what the real kernel does under kvm->lock and slots_lock) → a vCPU's `mutex` → a vCPU's
+// `guestMode` → the leaf locks of memory, guest_memfd, interrupts and the vCPU list, which are held for one operation.
+
+import KVMABI
+import MemoryController
+import Synchronization
+
+// @unchecked Sendable: the unprotected `var`s are guarded by `lock`, as each says.
+final class VirtualMachine: @unchecked Sendable {
+    /// vCPUs of one VM: the wake masks have 64 bits.
+    static let maximumVCPUCount = 64
+
+    let kernel: SoftwareKVM
+    let type: VMType
+    /// Unlike any other VM's of this kernel.
+    let identifier: UInt64
+    let memory: GuestMemory
+    let interrupts = Mutex(InterruptController())
+    /// In creation order. A vCPU lives as long as its VM.
+    private let vcpuList = Mutex<[VirtualCPU]>([])
+    let clock: VMClock
+
+    private let lock = Mutex(())
+    /// Guarded by `lock`: the SNP guest, from INIT2 on.
+    var snp: SNPGuest?
+    /// Guarded by `lock`; KVM_SET_BOOT_CPU_ID.
+    var bootVCPUIdentifier: UInt32 = 0
+    /// Guarded by `lock`; KVM_SET_TSC_KHZ on the VM.
+    var defaultTSCkHz: UInt32
+    /// KVM_CAP_EXIT_HYPERCALL's mask.
+    let hypercallExits = Atomic<UInt64>(0)
+
+    init(kernel: SoftwareKVM, type: VMType) {
+        self.kernel = kernel
+        self.type = type
+        identifier = kernel.nextVMIdentifier()
+        memory = GuestMemory(user: kernel.user, hasPrivateMemory: type == .snp)
+        clock = VMClock()
+        defaultTSCkHz = kernel.configuration.tscKHz
+    }
+
+    deinit { snp?.decommission() }
+
+    /// Runs `body` under the VM's lock.
+    func locked<Result: Sendable>(_ body: () throws(Errno) -> Result) throws(Errno) -> Result {
+        try lock.withLock { (_) throws(Errno) -> Result in try body() }
+    }
+
+    var isSNP: Bool { type == .snp }
+
+    var vcpus: [VirtualCPU] { vcpuList.withLock { $0 } }
+
+    // MARK: vCPUs
+
+    func createVCPU(_ identifier: UInt64) throws(Errno) -> Int32 {
+        if identifier >= 4096 { throw .EINVAL }
+        let id = UInt32(identifier)
+        let vcpu = try locked { () throws(Errno) -> VirtualCPU in
+            let existing = vcpus
+            if existing.count >= Self.maximumVCPUCount { throw .EINVAL }
+            if existing.contains(where: { $0.id == id }) { throw .EEXIST }
+            let vcpu = VirtualCPU(
+                vm: self, id: id, index: existing.count, isBootProcessor: id == bootVCPUIdentifier, tscKHz: defaultTSCkHz)
+            interrupts.withLock { controller in
+                guard controller.hasLocalAPIC else { return }
+                controller.apics.append(LocalAPIC(id: id, isBootProcessor: id == bootVCPUIdentifier))
+            }
+            vcpuList.withLock { $0.append(vcpu) }
+            return vcpu
+        }
+        return try kernel.handles.insert(.vcpu(vcpu, self)).rawValue
+    }
+
+    // MARK: Memory
+
+    func setRegion(_ region: KVMUserspaceMemoryRegion2) throws(Errno) -> Int32 {
+        try locked { () throws(Errno) in
+            let change = try memory.setRegion(region, file: { kernel.handleFile($0) }, vm: identifier)
+            if case .removed(let slot) = change {
+                withPausedVCPUs { vcpu in
+                    vcpu.forgetTranslations()
+                    vcpu.forgetCode(at: slot.userspaceAddress, byteCount: UInt64(slot.frames.count) << 12)
+                }
+            }
+        }
+        return 0
+    }
+
+    func setAttributes(_ argument: KVMMemoryAttributes) throws(Errno) -> Int32 {
+        try locked { () throws(Errno) in
+            try memory.setAttributes(argument)
+            withPausedVCPUs { $0.forgetTranslations() }
+        }
+        return 0
+    }
+
+    /// Stops every vCPU for the time of `body`, as a TLB shootdown does.
+    private func withPausedVCPUs(_ body: (VirtualCPU) -> Void) {
+        for vcpu in vcpus { vcpu.paused { body(vcpu) } }
+    }
+
+    func createGuestMemfd(_ argument: KVMCreateGuestMemfd) throws(Errno) -> Int32 {
+        if argument.flags != 0 { throw .EINVAL }
+        if argument.byteCount == 0 || argument.byteCount >> 63 != 0 || argument.byteCount & 4095 != 0 { throw .EINVAL }
+        let file = GuestMemfd(owner: identifier, pageCount: argument.byteCount >> 12, memory: kernel.systemMemory)
+        return try kernel.handles.insert(.guestMemfd(file)).rawValue
+    }
+
+    // MARK: Interrupts
+
+    /// Runs `body` on the interrupt controllers and wakes the vCPUs it touched.
+    @discardableResult
+    func withInterrupts<Result: Sendable>(_ body: (inout InterruptController) -> Result) -> Result {
+        let (result, wake) = interrupts.withLock { controller in
+            let result = body(&controller)
+            let wake = controller.wake
+            controller.wake = 0
+            return (result, wake)
+        }
+        if wake != 0 {
+            for vcpu in vcpus where wake >> UInt64(vcpu.index & 63) & 1 != 0 { vcpu.notify() }
+        }
+        return result
+    }
+}

@@ -1,0 +1,98 @@
+// KVM_MEMORY_ENCRYPT_OP: the envelope, and which command may come when [KVM amd-memory-encryption.rst].
+
+import KVMABI
+import SEVABI
+
+/// How a command failed: errno, and what goes into `kvm_sev_cmd.error`.
+struct EncryptFailure: Error {
+    var errno: Errno
+    var status: SEVStatus
+
+    init(_ errno: Errno, _ status: SEVStatus = .success) {
+        self.errno = errno
+        self.status = status
+    }
+}
+
+extension VirtualMachine {
+    /// The ioctl's argument is the address of a `kvm_sev_cmd`.
+    func encryptOperation(_ argument: IoctlArgument) throws(Errno) -> Int32 {
+        // NULL asks whether SEV is there at all.
+        if argument.number == 0 { return 0 }
+        var command: KVMSEVCommand = try argument.load()
+        var failure: EncryptFailure?
+        try locked { () throws(Errno) in
+            if snp != nil && command.id < SEVCommandID.snpLaunchStart.rawValue { throw .EPERM }
+            do throws(EncryptFailure) {
+                switch SEVCommandID(rawValue: command.id) {
+                case .initialize, .initializeES:
+                    // The old calls belong to VM type 0, which has no encryption in this machine.
+                    throw EncryptFailure(type == .plain ? .ENOTTY : .EINVAL)
+                case .initialize2: try initialize2(command)
+                case .snpLaunchStart: try launchStart(command)
+                case .snpLaunchUpdate: try launchUpdate(command)
+                case .snpLaunchFinish: try launchFinish(command)
+                case .launchStart, .launchUpdateData, .launchUpdateVMSA, .launchSecret, .launchMeasure, .launchFinish,
+                    .guestStatus, .debugDecrypt, .debugEncrypt, .getAttestationReport:
+                    // Commands of SEV and SEV-ES guests, which this VM is not.
+                    throw EncryptFailure(.ENOTTY)
+                default: throw EncryptFailure(.EINVAL)
+                }
+            } catch {
+                failure = error
+            }
+        }
+        if case .EINVAL? = failure?.errno, !Self.isKnown(command.id) { throw .EINVAL }
+        // The envelope goes back also after a failure.
+        command.error = failure?.status.rawValue ?? 0
+        try argument.store(command)
+        if let failure { throw failure.errno }
+        return 0
+    }
+
+    private static func isKnown(_ id: UInt32) -> Bool {
+        switch id {
+        case 10, 14, 19: false
+        case 0...22, 100...102: true
+        default: false
+        }
+    }
+
+    /// `kvm_sev_cmd.sev_fd` is an open /dev/sev, else EBADF.
+    func requireSEVHandle(_ handle: UInt32) throws(EncryptFailure) {
+        guard case .sev? = kernel.handleFile(handle) else { throw EncryptFailure(.EBADF) }
+    }
+
+    /// Copy-in of a command's own structure.
+    func commandData<Structure: KernelStructure>(_ type: Structure.Type, _ command: KVMSEVCommand)
+        throws(EncryptFailure) -> Structure
+    {
+        do { return try kernel.user.read(type, from: command.data) } catch { throw EncryptFailure(error) }
+    }
+
+    func copyBack<Structure: KernelStructure>(_ structure: Structure, _ command: KVMSEVCommand) throws(EncryptFailure) {
+        do { try kernel.user.write(structure.kernelBytes, to: command.data) } catch { throw EncryptFailure(error) }
+    }
+
+    // MARK: KVM_SEV_INIT2
+
+    private func initialize2(_ command: KVMSEVCommand) throws(EncryptFailure) {
+        guard isSNP, snp == nil else { throw EncryptFailure(.EINVAL) }
+        let argument = try commandData(KVMSEVInit.self, command)
+        if !vcpus.isEmpty { throw EncryptFailure(.EINVAL) }
+        if argument.flags != 0 { throw EncryptFailure(.EINVAL) }
+        if argument.vmsaFeatures & ~SoftwareKVM.supportedVMSAFeatures != 0 { throw EncryptFailure(.EINVAL) }
+        if argument.ghcbVersion > 2 || argument.ghcbVersion == 1 { throw EncryptFailure(.EINVAL) }
+        let driver = kernel.secureProcessor
+        if !driver.hasASIDs { throw EncryptFailure(.ENOTTY) }
+        guard let asid = driver.takeASID() else { throw EncryptFailure(.EBUSY) }
+        let status = driver.initializePlatform()
+        if status != .success {
+            driver.giveBack(asid: asid)
+            throw EncryptFailure(.EIO, status)
+        }
+        snp = SNPGuest(
+            driver: driver, asid: asid, vmsaFeatures: argument.vmsaFeatures | 1,
+            ghcbVersion: argument.ghcbVersion == 0 ? 2 : argument.ghcbVersion)
+    }
+}

@@ -1,0 +1,118 @@
+// The kernel's side of the secure processor: mailbox commands with their page dance, and ASIDs.
+//
+// Pages that the firmware writes must be firmware pages in the RMP first, and are reclaimed afterwards [SNP 5.3.7].
+
+import KVMABI
+import MemoryController
+import SEVABI
+import SoftwarePSP
+import Synchronization
+
+final class SecureProcessorDriver: Sendable {
+    let memory: SystemMemory
+    let processor: SecureProcessor
+
+    private struct ASIDs {
+        /// Never used since the last flush, ascending.
+        var free: [UInt32]
+        /// Given back, usable after DF_FLUSH.
+        var used: [UInt32] = []
+    }
+    private let asids: Mutex<ASIDs>
+    /// INIT of the SEV platform and SNP_INIT_EX have run.
+    private let initialized = Mutex(false)
+
+    init(memory: SystemMemory, processor: SecureProcessor) {
+        self.memory = memory
+        self.processor = processor
+        asids = Mutex(ASIDs(free: Array(processor.profile.snpASIDs)))
+    }
+
+    /// Brings the platform up, as KVM does when it loads. Returns the firmware's refusal, if any.
+    @discardableResult
+    func initializePlatform() -> SEVStatus {
+        initialized.withLock { done in
+            if done { return .success }
+            var initEx = SNPInitEx().bytes
+            let status = processor.submit(.snpInitializeEx, &initEx)
+            guard status == .success else { return status }
+            var none: [UInt8] = []
+            _ = processor.submit(.initialize, &none)
+            done = true
+            return .success
+        }
+    }
+
+    // MARK: ASIDs
+
+    /// Takes an ASID for an SNP guest; nil when all are in use.
+    func takeASID() -> UInt32? {
+        asids.withLock { asids in
+            if asids.free.isEmpty && !asids.used.isEmpty {
+                // WBINVD and DF_FLUSH make the returned ones usable [SEV 5.12].
+                var none: [UInt8] = []
+                guard processor.submit(.snpDFFlush, &none) == .success else { return nil }
+                asids.free = asids.used.sorted()
+                asids.used = []
+            }
+            return asids.free.isEmpty ? nil : asids.free.removeFirst()
+        }
+    }
+
+    func giveBack(asid: UInt32) { asids.withLock { $0.used.append(asid) } }
+
+    var hasASIDs: Bool { !processor.profile.snpASIDs.isEmpty }
+
+    // MARK: Guest contexts
+
+    /// Allocates a guest context page: SNP_GCTX_CREATE [SNP 8.14].
+    func createContext() -> (context: SPA?, status: SEVStatus) {
+        guard let page = memory.allocatePages(1) else { return (nil, .resourceLimit) }
+        guard memory.rmpUpdate(page, .firmware) == .success else {
+            _ = memory.freePages(page, 1)
+            return (nil, .invalidPageState)
+        }
+        var buffer = SNPAddressBuffer(address: page).bytes
+        let status = processor.submit(.snpGuestContextCreate, &buffer)
+        if status != .success {
+            reclaim(page)
+            return (nil, status)
+        }
+        return (page, status)
+    }
+
+    /// SNP_DECOMMISSION, then the context page comes back.
+    func decommission(_ context: SPA) {
+        var buffer = SNPAddressBuffer(address: context).bytes
+        guard processor.submit(.snpDecommission, &buffer) == .success else { return }
+        reclaim(context)
+    }
+
+    /// SNP_PAGE_RECLAIM, RMPUPDATE to shared, and back to the allocator. A page that the firmware keeps is leaked.
+    func reclaim(_ page: SPA) {
+        guard takeBack(page) else { return }
+        _ = memory.freePages(page, 1)
+    }
+
+    /// SNP_PAGE_RECLAIM and RMPUPDATE to shared: the page is the hypervisor's again.
+    func takeBack(_ page: SPA) -> Bool {
+        var buffer = SNPPageReclaim(address: page).bytes
+        guard processor.submit(.snpPageReclaim, &buffer) == .success else { return false }
+        return memory.rmpUpdate(page, .shared) == .success
+    }
+}
+
+extension RMPUpdate {
+    /// A page for the firmware: assigned, immutable, no guest.
+    static let firmware = RMPUpdate(assigned: true, immutable: true)
+
+    /// A page on its way to a guest by way of the firmware.
+    static func preGuest(gpa: UInt64, asid: UInt32) -> RMPUpdate {
+        RMPUpdate(gpa: gpa, assigned: true, immutable: true, asid: asid)
+    }
+
+    /// A page for a guest to validate.
+    static func guestInvalid(gpa: UInt64, asid: UInt32) -> RMPUpdate {
+        RMPUpdate(gpa: gpa, assigned: true, asid: asid)
+    }
+}

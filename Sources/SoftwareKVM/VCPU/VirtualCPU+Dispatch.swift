@@ -1,0 +1,261 @@
+// Requests on a vCPU handle, by their whole word [KVM 4, vcpu ioctls].
+
+import KVMABI
+import X86Defs
+
+extension VirtualCPU {
+    func request(_ request: IoctlRequest, _ argument: IoctlArgument) throws(Errno) -> Int32 {
+        try locked { () throws(Errno) in
+            switch request {
+            case .run:
+                if argument.number != 0 { throw .EINVAL }
+                return try run()
+            case .getRegisters:
+                try requireReachableState()
+                try argument.store(registers)
+            case .setRegisters:
+                try requireReachableState()
+                registers = try argument.load()
+            case .getSpecialRegisters:
+                try requireReachableState()
+                try argument.store(specialRegisters)
+            case .setSpecialRegisters:
+                try requireReachableState()
+                try setSpecialRegisters(argument.load())
+            case .getSpecialRegisters2:
+                try requireReachableState()
+                try argument.store(KVMSpecialRegisters2(specialRegisters))
+            case .setSpecialRegisters2:
+                try requireReachableState()
+                let value: KVMSpecialRegisters2 = try argument.load()
+                if value.flags & ~1 != 0 { throw .EINVAL }
+                try setSpecialRegisters(KVMSpecialRegisters(value))
+            case .getMSRs: return try transferMSRs(argument, writes: false)
+            case .setMSRs: return try transferMSRs(argument, writes: true)
+            case .setCPUID2: try setCPUID(argument)
+            case .getCPUID2: return try vm.kernel.listCPUID(cpuid, argument)
+            case .getLAPIC: try getLAPIC(argument)
+            case .setLAPIC: try setLAPIC(argument)
+            case .getMPState: try argument.store(mpState)
+            case .setMPState: try setMPState(argument.load())
+            case .getVCPUEvents: try argument.store(events)
+            case .setVCPUEvents: try setEvents(argument.load())
+            case .getXSave, .getXSave2: try argument.store(xsave)
+            case .setXSave: try setXSave(argument.load())
+            case .getXCRs:
+                try requireReachableState()
+                var value = KVMXCRs()
+                value.count = 1
+                value.xcrs[0] = KVMXCR(xcr: 0, value: state.xcr0)
+                try argument.store(value)
+            case .setXCRs: try setXCRs(argument.load())
+            case .getFPU: try argument.store(fpu)
+            case .setFPU: try setFPU(argument.load())
+            case .getDebugRegisters: try getDebugRegisters(argument)
+            case .setDebugRegisters: try setDebugRegisters(argument.load())
+            case .setGuestDebug: try setGuestDebug(argument.load())
+            case .interrupt: try queueInterrupt(argument.load())
+            case .nmi:
+                let delivered = vm.interrupts.withLock { controller in
+                    guard controller.apics.indices.contains(index) else { return false }
+                    controller.apics[index].nmiPending = true
+                    return true
+                }
+                if !delivered { nmiPendingWithoutLAPIC = true }
+            case .kvmclockControl:
+                if msrs.systemTime & 1 == 0 { throw .EINVAL }
+                msrs.guestStopped = true
+                requestClockUpdate()
+            case .setTSCkHz:
+                let kHz = argument.number == 0 ? UInt64(vm.kernel.configuration.tscKHz) : argument.number
+                guard kHz <= 0x7fff_ffff else { throw .EINVAL }
+                tscKHz = UInt32(kHz)
+                processor?.tscKHz = tscKHz
+                requestClockUpdate()
+            case .getTSCkHz: return Int32(truncatingIfNeeded: tscKHz)
+            case .preFaultMemory: try preFault(argument)
+            case .enableCapability: throw .EINVAL
+            default: throw .ENOTTY
+            }
+            return 0
+        }
+    }
+
+    /// Registers of a sealed vCPU are the guest's own.
+    func requireReachableState() throws(Errno) {
+        if isSealed { throw .EINVAL }
+    }
+
+    // MARK: CPUID
+
+    private func setCPUID(_ argument: IoctlArgument) throws(Errno) {
+        let count: UInt32 = try argument.load()
+        if count > 256 { throw .E2BIG }
+        var entries: [KVMCPUIDEntry] = []
+        for position in 0..<Int(count) { entries.append(try argument.load(at: 8 + 40 * position)) }
+        if hasRun {
+            // A CPU does not change under a running guest; setting the same again is allowed.
+            guard entries.count == cpuid.count,
+                zip(entries, cpuid).allSatisfy({ $0.kernelBytes == $1.kernelBytes })
+            else { throw .EINVAL }
+            return
+        }
+        cpuid = entries
+    }
+
+    /// The entry of a leaf, as the VMM has set it.
+    func cpuidEntry(_ function: UInt32, _ subleaf: UInt32) -> KVMCPUIDEntry? {
+        cpuid.first {
+            $0.function == function && ($0.flags & KVMCPUIDEntry.significantIndex == 0 || $0.index == subleaf)
+        }
+    }
+
+    /// CPUID as the guest gets it: the VMM's entry with the bits that follow the processor's state.
+    func cpuidValues(_ function: UInt32, _ subleaf: UInt32) -> (eax: UInt32, ebx: UInt32, ecx: UInt32, edx: UInt32) {
+        guard let entry = cpuidEntry(function, subleaf) else { return (0, 0, 0, 0) }
+        var value = (eax: entry.eax, ebx: entry.ebx, ecx: entry.ecx, edx: entry.edx)
+        if function == 1 {
+            // The APIC bit follows IA32_APIC_BASE.
+            let isEnabled = apicBase & 0x800 != 0
+            value.edx = value.edx & ~(1 << 9) | (isEnabled ? entry.edx & (1 << 9) : 0)
+        }
+        return value
+    }
+
+    // MARK: Local APIC, events
+
+    private func getLAPIC(_ argument: IoctlArgument) throws(Errno) {
+        let now = HostClock.monotonic
+        let page = vm.interrupts.withLock { controller in
+            controller.apics.indices.contains(index) ? controller.apics[index].registerPage(now: now) : nil
+        }
+        guard let page, let state = KVMLAPICState(kernelBytes: page) else { throw .EINVAL }
+        try argument.store(state)
+    }
+
+    private func setLAPIC(_ argument: IoctlArgument) throws(Errno) {
+        let state: KVMLAPICState = try argument.load()
+        let page = state.kernelBytes
+        let now = HostClock.monotonic
+        let found = vm.withInterrupts { controller in
+            guard controller.apics.indices.contains(index) else { return false }
+            controller.apics[index].setRegisterPage(page, now: now)
+            return true
+        }
+        if !found { throw .EINVAL }
+        taskPriorityChanged()
+    }
+
+    private func setMPState(_ new: KVMMPState) throws(Errno) {
+        let hasLAPIC = vm.interrupts.withLock { $0.hasLocalAPIC }
+        switch new {
+        case .runnable: break
+        case .uninitialized, .initReceived, .halted, .sipiReceived, .apResetHold: if !hasLAPIC { throw .EINVAL }
+        default: throw .EINVAL
+        }
+        mpState = new
+    }
+
+    private var events: KVMVCPUEvents {
+        var value = KVMVCPUEvents()
+        if let queuedVector {
+            value.interruptInjected = 1
+            value.interruptNumber = queuedVector
+        }
+        let pending = vm.interrupts.withLock { controller in
+            controller.apics.indices.contains(index) && controller.apics[index].nmiPending
+        }
+        value.nmiPending = pending || nmiPendingWithoutLAPIC ? 1 : 0
+        value.nmiMasked = nmiMasked ? 1 : 0
+        // NMI_PENDING and SHADOW are meaningful.
+        value.flags = 1 | 4
+        return value
+    }
+
+    private func setEvents(_ value: KVMVCPUEvents) throws(Errno) {
+        if value.flags & ~63 != 0 { throw .EINVAL }
+        if value.exceptionInjected != 0 && (value.exceptionNumber > 31 || value.exceptionNumber == 2) { throw .EINVAL }
+        // No SMM in this machine.
+        if value.flags & 8 != 0 && (value.smm | value.smmInsideNMI | value.smiPending) != 0 { throw .EINVAL }
+        queuedVector = value.interruptInjected != 0 ? value.interruptNumber : nil
+        if value.exceptionInjected != 0 {
+            queuedException = (value.exceptionNumber, value.exceptionHasErrorCode != 0 ? value.exceptionErrorCode : nil)
+        }
+        if value.flags & 1 != 0 {
+            let isPending = value.nmiPending != 0
+            let found = vm.interrupts.withLock { controller in
+                guard controller.apics.indices.contains(index) else { return false }
+                controller.apics[index].nmiPending = isPending
+                return true
+            }
+            if !found { nmiPendingWithoutLAPIC = isPending }
+        }
+        nmiMasked = value.nmiMasked != 0
+    }
+
+    private func queueInterrupt(_ argument: KVMInterrupt) throws(Errno) {
+        if argument.irq > 255 { throw .EINVAL }
+        if vm.interrupts.withLock({ $0.hasLocalAPIC }) { throw .ENXIO }
+        if queuedVector != nil { throw .EEXIST }
+        queuedVector = UInt8(argument.irq)
+    }
+
+    // MARK: Memory
+
+    private func preFault(_ argument: IoctlArgument) throws(Errno) {
+        var range: KVMPreFaultMemory = try argument.load()
+        if range.flags != 0 || (range.gpa | range.byteCount) & 4095 != 0 || range.byteCount == 0 { throw .EINVAL }
+        if range.gpa.addingReportingOverflow(range.byteCount).overflow { throw .EINVAL }
+        if isSNP {
+            guard isSealed, let snp = vm.snp, snp.isFinished else { throw .EOPNOTSUPP }
+            let view = GuestView(vcpu: self, asid: snp.asid)
+            while range.byteCount > 0, view.populate(gpa: range.gpa) {
+                range.gpa = range.gpa &+ 4096
+                range.byteCount = range.byteCount &- 4096
+            }
+        } else {
+            while range.byteCount > 0, vm.memory.userPage(gpa: range.gpa, writing: false) != nil {
+                range.gpa = range.gpa &+ 4096
+                range.byteCount = range.byteCount &- 4096
+            }
+        }
+        let before: KVMPreFaultMemory = try argument.load()
+        if before.byteCount == range.byteCount { throw .ENOENT }
+        try argument.store(range)
+    }
+
+    // MARK: Debug
+
+    private func getDebugRegisters(_ argument: IoctlArgument) throws(Errno) {
+        try requireReachableState()
+        let state = state
+        var value = KVMDebugRegisters()
+        value.db[0] = state.dr0
+        value.db[1] = state.dr1
+        value.db[2] = state.dr2
+        value.db[3] = state.dr3
+        value.dr6 = state.dr6
+        value.dr7 = state.dr7
+        try argument.store(value)
+    }
+
+    private func setDebugRegisters(_ value: KVMDebugRegisters) throws(Errno) {
+        try requireReachableState()
+        if value.flags != 0 || value.dr6 >> 32 != 0 || value.dr7 >> 32 != 0 { throw .EINVAL }
+        var state = state
+        state.dr0 = value.db[0]
+        state.dr1 = value.db[1]
+        state.dr2 = value.db[2]
+        state.dr3 = value.db[3]
+        state.dr6 = value.dr6
+        state.dr7 = value.dr7
+        self.state = state
+    }
+
+    /// Only switching debugging on or off as such: this processor has no breakpoints for the host.
+    private func setGuestDebug(_ value: KVMGuestDebug) throws(Errno) {
+        try requireReachableState()
+        if value.control & ~1 != 0 { throw .EINVAL }
+        guestDebugControl = value.control
+    }
+}

@@ -1,0 +1,245 @@
+// A vCPU: register state, the page it shares with its VMM, and the locks that its threads meet at.
+//
+// Until the first KVM_RUN the state is a value (`savedState`); then a Processor has it. Once LAUNCH_FINISH has sealed the
+// vCPU, the state is in its VMSA page, and only the processor that runs it sees it.
+
+import KVMABI
+import MemoryController
+import SEVABI
+import Synchronization
+import X86Core
+import X86Defs
+
+// @unchecked Sendable: the `var`s are guarded by `mutex`, as each ioctl and KVM_RUN hold it; the processor also by
+// `guestMode`.
+package final class VirtualCPU: @unchecked Sendable {
+    /// kvm_run, the page of port data, the coalesced ring.
+    static let mappingByteCount = 3 * 4096
+
+    unowned let vm: VirtualMachine
+    /// vCPU id = APIC id.
+    let id: UInt32
+    /// Creation order.
+    let index: Int
+    let isBootProcessor: Bool
+
+    package let runPage: RunPage
+    let sleeper = SleepingPlace()
+    private let mutex = Mutex(())
+    /// Held while the processor runs: whoever takes it knows that no translation is in use.
+    private let guestMode = Mutex(())
+    /// How many threads wait for `guestMode` to make a change.
+    private let pauseRequests = Atomic<Int>(0)
+    /// The processor for `kick`, which any thread may call.
+    private let kickTarget = Mutex<KickTarget?>(nil)
+    private struct KickTarget: @unchecked Sendable {
+        // Only `kick` is called through it.
+        let processor: Processor
+    }
+    private let clockUpdateRequested = Atomic<Bool>(false)
+
+    /// The state as long as there is no processor; afterwards, for a sealed vCPU, what it was sealed with.
+    var savedState = ProcessorState()
+    private(set) var processor: Processor?
+    private var view: GuestView?
+    /// LAUNCH_FINISH has put the state into this page.
+    private(set) var vmsaPage: SPA?
+    var isSealed: Bool { vmsaPage != nil }
+
+    /// KVM_SET_CPUID2.
+    var cpuid: [KVMCPUIDEntry] = []
+    var msrs = EmulatedMSRs()
+    var mpState: KVMMPState
+    var tscKHz: UInt32
+    /// TSC at moments when no processor counts it: guest TSC = host nanoseconds scaled + this.
+    var tscOffset: UInt64 = 0
+    /// IA32_APIC_BASE and CR8 without an in-kernel local APIC.
+    var apicBaseWithoutLAPIC: UInt64
+    /// KVM_SET_GUEST_DEBUG.
+    var guestDebugControl: UInt32 = 0
+    /// KVM_INTERRUPT, or `interrupt_bitmap` of SET_SREGS.
+    var queuedVector: UInt8?
+    /// KVM_SET_VCPU_EVENTS: to be injected on the next entry.
+    var queuedException: (vector: UInt8, errorCode: UInt32?)?
+    /// KVM_NMI without an in-kernel local APIC.
+    var nmiPendingWithoutLAPIC = false
+    var nmiMasked = false
+    var hasRun = false
+
+    /// What the next KVM_RUN has to finish.
+    package var completion = Completion.none
+    /// GHCB MSR while there is no processor.
+    var savedGHCBMSR: UInt64 = 0
+    /// GHCB that the guest has registered [GHCB 2.3.2].
+    var registeredGHCB: UInt64?
+    /// AP jump table address that the guest has left with the hypervisor [GHCB 4.1].
+    var apJumpTable: UInt64 = 0
+
+    init(vm: VirtualMachine, id: UInt32, index: Int, isBootProcessor: Bool, tscKHz: UInt32) {
+        self.vm = vm
+        self.id = id
+        self.index = index
+        self.isBootProcessor = isBootProcessor
+        self.tscKHz = tscKHz
+        mpState = isBootProcessor ? .runnable : .uninitialized
+        apicBaseWithoutLAPIC = LocalAPIC.defaultBase | 0x800 | (isBootProcessor ? 0x100 : 0)
+        // The kernel's own memory: this process has it or has nothing.
+        guard let mapping = try? KernelMapping.anonymous(byteCount: Self.mappingByteCount) else {
+            preconditionFailure("no memory for a vCPU's run page")
+        }
+        runPage = RunPage(mapping)
+        // RDX after reset is the signature [APM2 14.1.3]; KVM uses 0x600 until CPUID is known.
+        savedState.generalRegisters[2] = 0x600
+        // A TSC that starts at zero with the vCPU.
+        tscOffset = 0 &- scaledTSC(at: HostClock.monotonic)
+        runPage.apicBase = apicBaseWithoutLAPIC
+    }
+
+    var isSNP: Bool { vm.isSNP }
+
+    // MARK: Locks
+
+    /// Runs `body` under the vCPU's mutex, as every vCPU ioctl does.
+    func locked<Result: Sendable>(_ body: () throws(Errno) -> Result) throws(Errno) -> Result {
+        try mutex.withLock { (_) throws(Errno) -> Result in try body() }
+    }
+
+    func lockedForSealing(_ body: () -> Void) { mutex.withLock { _ in body() } }
+
+    /// Runs `body` while the processor is outside the guest.
+    func paused(_ body: () -> Void) {
+        pauseRequests.add(1, ordering: .acquiringAndReleasing)
+        kick()
+        guestMode.withLock { _ in body() }
+        pauseRequests.subtract(1, ordering: .acquiringAndReleasing)
+    }
+
+    /// Enters the guest. Waits while somebody wants it paused.
+    func enterGuest(_ processor: Processor) -> VMExit {
+        while pauseRequests.load(ordering: .acquiring) > 0 { yieldProcessor() }
+        return guestMode.withLock { _ in processor.run() }
+    }
+
+    /// Makes a KVM_RUN in progress look at its surroundings: out of the guest, or out of its sleep.
+    func notify() {
+        kick()
+        sleeper.wake()
+    }
+
+    private func kick() { kickTarget.withLock { $0?.processor.kick() } }
+
+    // MARK: Translations (called while paused, or by the vCPU's own thread)
+
+    func forgetTranslations() { processor?.flushTLB() }
+
+    func forgetCode(at address: UInt64, byteCount: UInt64) {
+        processor?.forgetCode(atHostAddress: address, byteCount: byteCount)
+    }
+
+    // MARK: State
+
+    /// The architectural state of a vCPU that is not sealed.
+    var state: ProcessorState {
+        get { processor?.state ?? savedState }
+        set {
+            if let processor { processor.state = newValue } else { savedState = newValue }
+        }
+    }
+
+    /// The processor, made for the first KVM_RUN. Nil when the VMSA cannot be loaded.
+    func makeProcessor() -> Processor? {
+        if let processor { return processor }
+        var configuration = Processor.Configuration()
+        configuration.physicalAddressBits = Int(vm.kernel.configuration.profile.physicalAddressBits)
+        var state = savedState
+        var asid: UInt32 = 0
+        if isSNP {
+            guard let snp = vm.snp, let vmsaPage, let vmsa = vm.kernel.systemMemory.loadVMSA(vmsaPage, asid: snp.asid)
+            else { return nil }
+            asid = snp.asid
+            configuration.encryptedState = true
+            configuration.snp = true
+            configuration.cBit = Int(vm.kernel.configuration.profile.cBitPosition)
+            // SEV and SEV-ES active, then SEV_FEATURES [APM2 15.34.10].
+            configuration.sevStatus = 3 | vmsa[VMSA.sevFeatures] << 2
+            state = vmsa.processorState
+        }
+        let view = GuestView(vcpu: self, asid: asid)
+        let processor = Processor(memory: view, configuration: configuration)
+        processor.state = state
+        processor.tscKHz = tscKHz
+        processor.tsc = tsc
+        processor.ghcbMSR = ghcbMSR
+        self.view = view
+        self.processor = processor
+        let target = KickTarget(processor: processor)
+        kickTarget.withLock { $0 = target }
+        return processor
+    }
+
+    /// After a triple fault of a plain guest.
+    func resetAfterShutdown() {
+        guard !isSNP else { return }
+        var fresh = ProcessorState()
+        fresh.generalRegisters[2] = signature
+        state = fresh
+    }
+
+    private var signature: UInt64 { UInt64(cpuidEntry(1, 0)?.eax ?? 0x600) }
+
+    // MARK: Sealing [KVM sev_es_sync_vmsa]
+
+    /// The state as KVM puts it into the VMSA: what the VMM has set, and what KVM adds.
+    func stateForSealing() throws(EncryptFailure) -> ProcessorState {
+        if isSealed || guestDebugControl != 0 || savedState.dr7 != 0x400 { throw EncryptFailure(.EINVAL) }
+        var state = savedState
+        // CD and NW are hidden (KVM_X86_QUIRK_CD_NW_CLEARED), ET is hard-wired.
+        state.cr0 = state.cr0 & ~0x6000_0000 | 0x10
+        state.cr4 |= 0x40
+        state.efer |= VMSA.eferSVME
+        state.rflags |= 2
+        // The control block has no room for these.
+        state.dr0 = 0
+        state.dr1 = 0
+        state.dr2 = 0
+        state.dr3 = 0
+        state.tscAux = 0
+        return state
+    }
+
+    func seal(vmsaPage: SPA) { self.vmsaPage = vmsaPage }
+
+    // MARK: TSC
+
+    private func scaledTSC(at monotonic: UInt64) -> UInt64 {
+        let (high, low) = monotonic.multipliedFullWidth(by: UInt64(tscKHz))
+        // Safe: high is below 10⁶ for any uptime below 10⁸ seconds at 4 GHz; beyond that the count is simply wrong.
+        return high < 1_000_000 ? UInt64(1_000_000).dividingFullWidth((high, low)).quotient : 0
+    }
+
+    /// The guest's time-stamp counter now.
+    var tsc: UInt64 {
+        get { processor?.tsc ?? scaledTSC(at: HostClock.monotonic) &+ tscOffset }
+        set {
+            if let processor { processor.tsc = newValue } else { tscOffset = newValue &- scaledTSC(at: HostClock.monotonic) }
+        }
+    }
+
+    // MARK: GHCB MSR
+
+    var ghcbMSR: UInt64 {
+        get { processor?.ghcbMSR ?? savedGHCBMSR }
+        set {
+            if let processor { processor.ghcbMSR = newValue } else { savedGHCBMSR = newValue }
+        }
+    }
+
+    // MARK: kvmclock
+
+    func requestClockUpdate() { clockUpdateRequested.store(true, ordering: .releasing) }
+
+    /// Before the guest runs: renews its time page if somebody asked for it.
+    func updateClockIfRequested() {
+        if clockUpdateRequested.exchange(false, ordering: .acquiringAndReleasing) { writeSystemTime() }
+    }
+}

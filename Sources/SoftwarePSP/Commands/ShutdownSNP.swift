@@ -1,0 +1,30 @@
+// SNP_SHUTDOWN, SNP_SHUTDOWN_EX: back to the uninitialised platform.
+
+import MemoryController
+import SEVABI
+
+extension Firmware {
+    /// SNP_SHUTDOWN_EX [SNP 8.9]: ends all guests; their context pages become firmware pages.
+    ///
+    /// - Returns: DFFLUSH_REQUIRED while an ASID that was given up has not been flushed.
+    mutating func shutdownSNP(_ buffer: SNPShutdownEx = SNPShutdownEx()) -> SEVStatus {
+        guard isSNPInitialized else { return .invalidPlatformState }
+        guard buffer.length == UInt32(SNPShutdownEx.byteCount) else { return .invalidLength }
+        guard buffer.hasValidReservedBits else { return .invalidParameter }
+        guard unflushedASIDs.isEmpty else { return .dfFlushRequired }
+        for (spa, context) in contexts { release(context, at: spa) }
+        contexts = [:]
+        asidOwners = [:]
+        unflushedASIDs = []
+        isSNPInitialized = false
+        return .success
+    }
+
+    /// Takes away a guest's key; its context page becomes a firmware page.
+    func release(_ context: GuestContext, at spa: SPA) {
+        if context.asid != 0 { memory.firmwareRemoveKey(asid: context.asid) }
+        var entry = memory.rmpEntry(spa) ?? RMPEntry()
+        entry.isVMSA = false
+        memory.firmwareSetEntry(spa, entry)
+    }
+}

@@ -1,0 +1,47 @@
+// The x87 escape opcodes D8-DF, MMX operands, and WAIT.
+
+import CX86State
+
+extension Decoder {
+    /// The executor decodes the opcode itself; memory operands come as an address.
+    mutating func decodeX87(_ opcode: UInt8) {
+        let code = UInt64(opcode) | UInt64(modrm) &<< 8 | (operand16 ? 0x100_0000 : 0)
+        if isRegister { return emit(Handler.x87, imm: code) }
+        let onStack = memory.isOnStack
+        emitAddress(0)
+        emit(Handler.x87, dst: Slot.tmp(0), scale: onStack ? 0x40 : 0, imm: code)
+    }
+
+    mutating func decodeWait() { emit(Handler.x87, imm: 0x9b) }
+
+    mutating func decodeMXCSR() {
+        guard repeatPrefix == 0, !prefix66 else { return undefined() }
+        emitAddressed(regField == 2 ? .ldmxcsr : .stmxcsr)
+    }
+
+    // MARK: MMX
+
+    func mmxSlot(_ register: Int) -> UInt16 { Slot.mm0 &+ UInt16(truncatingIfNeeded: (register & 7) &* 8) }
+
+    /// The r/m operand as a slot: an MMX register, or a temporary loaded from 4 or 8 bytes.
+    mutating func mmxSource(_ byteCount: Int) -> UInt16 {
+        if isRegister { return mmxSlot(rm) }
+        emit(Handler.mmxCheck)
+        emitMemory(Handler.load &+ (byteCount == 8 ? 3 : 2), dst: Slot.tmp(0))
+        return Slot.tmp(0)
+    }
+
+    mutating func emitMMX(_ opcode: UInt8, source: UInt16, imm: UInt64 = 0) {
+        let prefix: UInt64 = repeatPrefix == 0xf3 ? 1 : repeatPrefix == 0xf2 ? 2 : 0
+        emit(
+            Handler.mmx, dst: UInt16(regField), src: source, base: UInt16(rm), scale: UInt8(reg),
+            imm: UInt64(opcode) | prefix &<< 8 | imm &<< 16)
+    }
+
+    /// A store of an MMX register: it sets TOP to 0 even if it faults, and tags only if it does not.
+    mutating func emitMMXStore(_ byteCount: Int) {
+        emit(Handler.mmxCheck, imm: 1)
+        emitMemory(Handler.store &+ (byteCount == 8 ? 3 : 2), src: mmxSlot(regField))
+        emit(Handler.mmx, imm: 0xe7)
+    }
+}

@@ -1,0 +1,130 @@
+// The run loop: finds blocks, links them, delivers events, and turns what handlers left behind into #VMEXITs.
+
+import CX86State
+import X86Defs
+
+struct Event {
+    enum Kind { case interrupt, exception, software }
+    var vector: UInt8
+    var errorCode: UInt32?
+    var kind: Kind
+}
+
+extension Processor {
+    /// Instructions per slice: `run` returns `.interrupt` after so many, a fraction of a millisecond.
+    static let slice: Int64 = 100_000
+
+    /// Runs guest instructions until something needs the hypervisor.
+    public func run() -> VMExit {
+        let s = self.s
+        s.pointee.budget = Self.slice
+        defer { retired &+= UInt64(bitPattern: max(0, Self.slice &- s.pointee.budget)) }
+        s.pointee.link = nil
+        guard isLongMode else {
+            prepareUnimplemented("code outside 64-bit mode", at: s.pointee.rip)
+            return exit
+        }
+        if let event = injected {
+            injected = nil
+            s.pointee.shadow = 0
+            if !deliver(event) { return exit }
+        }
+        while true {
+            if s.pointee.window != 0, canTakeInterrupt { return .interruptWindow }
+            let stepping = s.pointee.system_flags & RFLAGS.tf != 0
+            stepSuppressed = false
+            let link = s.pointee.link
+            s.pointee.link = nil
+            s.pointee.leave = UInt32(X86_LEAVE_LOOKUP)
+            if stepping || s.pointee.shadow != 0 && s.pointee.window != 0 {
+                runOneInstruction()
+            } else if let block = findBlock(s.pointee.rip) {
+                let first = IP(block.first)
+                if block.secondPage == 0 {
+                    if let link { patch(link, first, s.pointee.rip) }
+                    let e = s.pointee.jumps + Int((block.rip ^ (block.rip &>> 12)) & UInt64(X86_JUMP_SIZE - 1))
+                    e.pointee = x86_jump_entry(key: block.rip ^ s.pointee.jump_key, target: first)
+                }
+                enter(s, first)
+            }
+            while s.pointee.leave == UInt32(X86_LEAVE_REDO) {
+                s.pointee.leave = UInt32(X86_LEAVE_LOOKUP)
+                let again = s.pointee.resume_uop.unsafelyUnwrapped
+                again.pointee.fn(s, again)
+            }
+            if stepping, !stepSuppressed, s.pointee.leave == UInt32(X86_LEAVE_LOOKUP) || s.pointee.leave == UInt32(X86_LEAVE_CHECK) {
+                // #DB behind the instruction: DR6.BS.
+                setDebugStatus(0x4000)
+                prepareException(1, at: s.pointee.rip)
+            }
+            switch Int(s.pointee.leave) {
+            case Int(X86_LEAVE_LOOKUP): break
+            case Int(X86_LEAVE_BUDGET): return .interrupt
+            case Int(X86_LEAVE_EXCEPTION):
+                let event = Event(
+                    vector: UInt8(truncatingIfNeeded: s.pointee.vector),
+                    errorCode: s.pointee.has_error_code != 0 ? s.pointee.error_code : nil, kind: .exception)
+                if !deliver(event) { return exit }
+            case Int(X86_LEAVE_EXIT): return exit
+            default: break
+            }
+        }
+    }
+
+    /// Runs the instruction at RIP alone, which ends an interrupt shadow.
+    private func runOneInstruction() {
+        guard let page = executablePage(s.pointee.rip, at: s.pointee.rip),
+            let block = decodeBlock(s.pointee.rip, page, single: true)
+        else { return }
+        s.pointee.shadow = 0
+        enter(s, IP(block.first))
+    }
+
+    private func setDebugStatus(_ bits: UInt64) { s.pointee.dr.6 |= bits }
+
+    /// Links a direct branch to its target. Near links hold for ever, far ones for this TLB generation.
+    private func patch(_ link: UnsafeMutablePointer<x86_uop>, _ target: IP, _ rip: UInt64) {
+        link.pointee.imm = UInt64(UInt(bitPattern: target))
+        UnsafeMutableRawPointer(link).storeBytes(of: s.pointee.generation, toByteOffset: 12, as: UInt32.self)
+    }
+
+    // MARK: Leaving a handler
+
+    func prepareException(_ vector: UInt32, error: UInt32? = nil, at rip: UInt64) {
+        s.pointee.rip = rip
+        s.pointee.vector = vector
+        s.pointee.has_error_code = error == nil ? 0 : 1
+        s.pointee.error_code = error ?? 0
+        s.pointee.leave = UInt32(X86_LEAVE_EXCEPTION)
+    }
+
+    /// #VC with the exit code of the intercept as error code [APM2 15.35.5].
+    func prepareVC(_ code: UInt32, at rip: UInt64) { prepareException(29, error: code, at: rip) }
+
+    func prepareExit(_ exit: VMExit, at rip: UInt64) {
+        s.pointee.rip = rip
+        self.exit = exit
+        s.pointee.leave = UInt32(X86_LEAVE_EXIT)
+    }
+
+    /// Never a wrong result: what is not implemented stops the processor and names the bytes.
+    func prepareUnimplemented(_ reason: String, at rip: UInt64) {
+        prepareExit(.unimplemented(reason: reason, bytes: instructionBytes(at: rip)), at: rip)
+    }
+
+    /// Up to 15 bytes at RIP, as far as they can be fetched now.
+    func instructionBytes(at rip: UInt64) -> [UInt8] {
+        let slot = fetchCache + Int((rip &>> 12) & 255)
+        guard slot.pointee.tag & ~3 == rip & ~0xfff, slot.pointee.tag != 0,
+            let page = UnsafePointer<UInt8>(bitPattern: slot.pointee.page)
+        else { return [] }
+        let offset = Int(rip & 0xfff)
+        return (offset..<min(offset &+ 15, 4096)).map { page[$0] }
+    }
+}
+
+/// An exception of the instruction that `ip` belongs to, without error code.
+@inline(never)
+func raise(_ s: CPU, _ ip: IP, vector: UInt32) {
+    processor(s).prepareException(vector, at: instructionAddress(s, ip))
+}

@@ -1,0 +1,115 @@
+// IN, OUT, INS, OUTS. With encrypted state each is a #VC (the guest's handler does the rest through the GHCB); a plain
+// guest leaves the processor once per element, and the repeated instruction finds the completed value.
+
+import CX86State
+import X86Defs
+
+extension Processor {
+    /// May this privilege touch the port? I/O permission bitmap of the TSS when CPL > IOPL [APM2 12.2.4].
+    private func mayAccess(_ port: UInt16, _ byteCount: Int, at rip: UInt64) -> Bool? {
+        if s.pointee.cpl <= iopl { return true }
+        guard s.pointee.tr.limit >= 103 else { return false }
+        guard let mapBase: UInt16 = read(s.pointee.tr.base &+ 102, user: false, at: rip) else { return nil }
+        let byte = UInt64(mapBase) &+ UInt64(port &>> 3)
+        guard byte &+ 1 <= UInt64(s.pointee.tr.limit) else { return false }
+        guard let bits: UInt16 = read(s.pointee.tr.base &+ byte, user: false, at: rip) else { return nil }
+        let wanted = UInt16((1 &<< byteCount) &- 1) &<< (port & 7)
+        return bits & wanted == 0
+    }
+
+    /// `imm`: the port or 0x10000 for DX; `scale`: bytes.
+    func portIO(_ ip: IP, at rip: UInt64) -> Bool {
+        let u = ip.pointee
+        let byteCount = Int(u.scale)
+        let port = u.imm & 0x1_0000 != 0 ? get(s, Slot.gpr(2), as: UInt16.self) : UInt16(truncatingIfNeeded: u.imm)
+        guard let allowed = mayAccess(port, byteCount, at: rip) else { return false }
+        guard allowed else {
+            prepareException(13, error: 0, at: rip)
+            return false
+        }
+        if configuration.encryptedState {
+            prepareVC(0x7b, at: rip)
+            return false
+        }
+        let write = u.src == SystemOperation.outPort.rawValue
+        if let value = completedIO {
+            completedIO = nil
+            if !write { putSized(0, UInt64(value), byteCount) }
+            return true
+        }
+        let value = get(s, 0, as: UInt32.self) & (byteCount == 4 ? .max : (1 &<< UInt32(byteCount &* 8)) &- 1)
+        prepareExit(.io(IOAccess(port: port, byteCount: byteCount, write: write, value: write ? value : 0)), at: rip)
+        return false
+    }
+
+    /// One element per visit. `scale` bytes, `imm` 1 = REP, `dst` slot of the source segment's base, `base` 4 = 32-bit
+    /// addresses.
+    func stringIO(_ ip: IP, at rip: UInt64) -> Bool {
+        let u = ip.pointee
+        let byteCount = Int(u.scale)
+        let port: UInt16 = get(s, Slot.gpr(2))
+        let input = u.src == SystemOperation.ins.rawValue
+        let mask: UInt64 = u.base == 4 ? 0xffff_ffff : .max
+        guard let allowed = mayAccess(port, byteCount, at: rip) else { return false }
+        guard allowed else {
+            prepareException(13, error: 0, at: rip)
+            return false
+        }
+        if configuration.encryptedState {
+            prepareVC(0x7b, at: rip)
+            return false
+        }
+        let count = get(s, Slot.gpr(1), as: UInt64.self) & mask
+        if u.imm != 0 && count == 0 { return true }
+        let slot = Slot.gpr(input ? 7 : 6)
+        let pointer = get(s, slot, as: UInt64.self) & mask
+        let linear = input ? pointer : pointer &+ get(s, u.dst, as: UInt64.self)
+        let done = completedIO
+        completedIO = nil
+        if done == nil {
+            var value: UInt64 = 0
+            if input {
+                // The store must be possible before the port is read.
+                guard linearPointer(linear, .write, user: userMode, at: rip) != nil,
+                    linearPointer(linear &+ UInt64(byteCount &- 1), .write, user: userMode, at: rip) != nil
+                else { return false }
+            } else {
+                guard let v = readElement(linear, byteCount, at: rip) else { return false }
+                value = v
+            }
+            prepareExit(
+                .io(IOAccess(port: port, byteCount: byteCount, write: !input, value: UInt32(truncatingIfNeeded: value))),
+                at: rip)
+            return false
+        }
+        if input {
+            let v = UInt64(done ?? 0)
+            let stored: Bool
+            switch byteCount {
+            case 1: stored = write(linear, UInt8(truncatingIfNeeded: v), user: userMode, at: rip)
+            case 2: stored = write(linear, UInt16(truncatingIfNeeded: v), user: userMode, at: rip)
+            default: stored = write(linear, UInt32(truncatingIfNeeded: v), user: userMode, at: rip)
+            }
+            guard stored else { return false }
+        }
+        let step = s.pointee.system_flags & RFLAGS.df != 0 ? 0 &- UInt64(byteCount) : UInt64(byteCount)
+        let moved = (pointer &+ step) & mask
+        u.base == 4 ? put(s, slot, UInt32(truncatingIfNeeded: moved)) : put(s, slot, moved)
+        guard u.imm != 0 else { return true }
+        let left = (count &- 1) & mask
+        u.base == 4 ? put(s, Slot.gpr(1), UInt32(truncatingIfNeeded: left)) : put(s, Slot.gpr(1), left)
+        if left == 0 { return true }
+        s.pointee.rip = rip
+        s.pointee.link = nil
+        s.pointee.leave = UInt32(X86_LEAVE_CHECK)
+        return false
+    }
+
+    private func readElement(_ a: UInt64, _ byteCount: Int, at rip: UInt64) -> UInt64? {
+        switch byteCount {
+        case 1: return read(a, as: UInt8.self, user: userMode, at: rip).map { UInt64($0) }
+        case 2: return read(a, as: UInt16.self, user: userMode, at: rip).map { UInt64($0) }
+        default: return read(a, as: UInt32.self, user: userMode, at: rip).map { UInt64($0) }
+        }
+    }
+}

@@ -1,0 +1,243 @@
+// MOVS, STOS, LODS, SCAS, CMPS with and without REP. Whole runs inside one source and one destination page go through
+// memmove, memset and plain loops; faults leave RSI, RDI and RCX at the element that faulted, as the architecture says.
+//
+// The uop: `src` operation, `imm` element bytes, `scale` 0 none, 1 REP/REPE, 2 REPNE, `dst` slot of the source
+// segment's base, `base` non-zero for a 32-bit address size.
+
+import CX86State
+import X86Defs
+
+extension Processor {
+    func stringOperation(_ ip: IP, at rip: UInt64) -> Bool {
+        let s = self.s
+        let u = ip.pointee
+        let operation = SystemOperation(rawValue: u.src).unsafelyUnwrapped
+        let size = Int(truncatingIfNeeded: u.imm)
+        let repeated = u.scale != 0
+        let narrow = u.base == 4
+        let addressMask: UInt64 = narrow ? 0xffff_ffff : .max
+        let segmentBase: UInt64 = get(s, u.dst)
+        let backward = s.pointee.system_flags & RFLAGS.df != 0
+        let step = backward ? 0 &- UInt64(size) : UInt64(size)
+        let user = userMode
+        let usesSource = operation == .movs || operation == .lods || operation == .cmps
+        let usesTarget = operation != .lods
+        var count: UInt64 = repeated ? get(s, Slot.gpr(1), as: UInt64.self) & addressMask : 1
+        var rsi = get(s, Slot.gpr(6), as: UInt64.self) & addressMask
+        var rdi = get(s, Slot.gpr(7), as: UInt64.self) & addressMask
+        /// Registers after `count` was reduced to what is left.
+        let startCount = count
+        func save() {
+            if count == startCount { return }  // Nothing done yet: nothing changes.
+            if usesSource { narrow ? put(s, Slot.gpr(6), UInt32(truncatingIfNeeded: rsi)) : put(s, Slot.gpr(6), rsi) }
+            if usesTarget { narrow ? put(s, Slot.gpr(7), UInt32(truncatingIfNeeded: rdi)) : put(s, Slot.gpr(7), rdi) }
+            if repeated { narrow ? put(s, Slot.gpr(1), UInt32(truncatingIfNeeded: count)) : put(s, Slot.gpr(1), count) }
+        }
+        if repeated && count == 0 { return true }
+        let repeatWhileEqual = u.scale == 1
+        while count > 0 {
+            // How many elements fit into the pages at hand.
+            var run = count
+            func limit(_ a: UInt64) {
+                let inPage = backward ? (a & 0xfff) / UInt64(size) &+ 1 : (0x1000 &- (a & 0xfff)) / UInt64(size)
+                run = min(run, inPage)
+            }
+            let sourceAddress = (segmentBase &+ rsi), targetAddress = rdi
+            if usesSource { limit(sourceAddress) }
+            if usesTarget { limit(targetAddress) }
+            let whole = run > 0 && !(backward && ((usesSource && (sourceAddress & 0xfff) &+ UInt64(size) > 0x1000) || (usesTarget && (targetAddress & 0xfff) &+ UInt64(size) > 0x1000)))
+            if alignmentChecking, size > 1,
+                (usesSource && sourceAddress & UInt64(size &- 1) != 0) || (usesTarget && targetAddress & UInt64(size &- 1) != 0)
+            {
+                save()
+                prepareException(17, error: 0, at: rip)
+                return false
+            }
+            if !whole {
+                // One element across a page boundary.
+                guard crossingElement(operation, sourceAddress, targetAddress, size, user, rip) else {
+                    save()
+                    return false
+                }
+                run = 1
+            } else {
+                var source: UnsafeMutableRawPointer?, target: UnsafeMutableRawPointer?
+                if usesSource {
+                    guard let p = linearPointer(sourceAddress, .read, user: user, at: rip) else {
+                        save()
+                        return deviceString(ip, operation, size, &count, &rsi, &rdi, step, save, at: rip)
+                    }
+                    source = p
+                }
+                if usesTarget {
+                    let writes = operation == .movs || operation == .stos
+                    guard let p = linearPointer(targetAddress, writes ? .write : .read, user: user, at: rip) else {
+                        save()
+                        return deviceString(ip, operation, size, &count, &rsi, &rdi, step, save, at: rip)
+                    }
+                    target = p
+                }
+                var done: UInt64
+                switch operation {
+                case .movs: done = moveRun(source!, target!, size, Int(run), backward)
+                case .stos: done = storeRun(target!, size, Int(run), backward)
+                case .lods:
+                    let last = source! + (backward ? -1 : 1) * (Int(run) &- 1) &* size
+                    loadAccumulator(last, size)
+                    done = run
+                case .scas:
+                    done = compareRun(size, Int(run), repeated, repeatWhileEqual, backward, nil, target!)
+                default:
+                    done = compareRun(size, Int(run), repeated, repeatWhileEqual, backward, source!, target!)
+                }
+                if done == 0 { done = 1 }
+                run = done
+            }
+            count &-= run
+            if usesSource { rsi = (rsi &+ step &* run) & addressMask }
+            if usesTarget { rdi = (rdi &+ step &* run) & addressMask }
+            s.pointee.budget &-= Int64(truncatingIfNeeded: run &>> 3)
+            if !repeated { break }
+            if operation == .scas || operation == .cmps, flagZ(s) != repeatWhileEqual { break }
+            if count > 0, s.pointee.budget < 0 {
+                save()
+                s.pointee.rip = rip
+                s.pointee.leave = UInt32(X86_LEAVE_BUDGET)
+                return false
+            }
+        }
+        save()
+        return true
+    }
+
+    private func moveRun(
+        _ source: UnsafeMutableRawPointer, _ target: UnsafeMutableRawPointer, _ size: Int, _ run: Int, _ backward: Bool
+    ) -> UInt64 {
+        let byteCount = run &* size
+        if !backward {
+            // Overlap with the target just ahead of the source repeats the pattern: element by element then.
+            let distance = target - source
+            if distance > 0 && distance < byteCount {
+                for i in 0..<run { (target + i &* size).copyMemory(from: source + i &* size, byteCount: size) }
+            } else {
+                target.copyMemory(from: source, byteCount: byteCount)
+            }
+        } else {
+            for i in 0..<run { (target - i &* size).copyMemory(from: source - i &* size, byteCount: size) }
+        }
+        return UInt64(run)
+    }
+
+    private func storeRun(_ target: UnsafeMutableRawPointer, _ size: Int, _ run: Int, _ backward: Bool) -> UInt64 {
+        let start = backward ? target - (run &- 1) &* size : target
+        let a: UInt64 = get(s, 0)
+        let byte = UInt8(truncatingIfNeeded: a)
+        let pattern = UInt64(byte) &* 0x0101_0101_0101_0101
+        let mask: UInt64 = size == 8 ? .max : (1 &<< UInt64(size &* 8)) &- 1
+        if a & mask == pattern & mask {
+            start.initializeMemory(as: UInt8.self, repeating: byte, count: run &* size)
+            return UInt64(run)
+        }
+        for i in 0..<run {
+            switch size {
+            case 1: (start + i).storeBytes(of: byte, as: UInt8.self)
+            case 2: (start + i &* 2).storeBytes(of: UInt16(truncatingIfNeeded: a), as: UInt16.self)
+            case 4: (start + i &* 4).storeBytes(of: UInt32(truncatingIfNeeded: a), as: UInt32.self)
+            default: (start + i &* 8).storeBytes(of: a, as: UInt64.self)
+            }
+        }
+        return UInt64(run)
+    }
+
+    private func loadAccumulator(_ p: UnsafeMutableRawPointer, _ size: Int) {
+        putSized(0, element(p, size), size)
+    }
+
+    private func element(_ p: UnsafeMutableRawPointer, _ size: Int) -> UInt64 {
+        switch size {
+        case 1: return UInt64(p.load(as: UInt8.self))
+        case 2: return UInt64(p.loadUnaligned(as: UInt16.self))
+        case 4: return UInt64(p.loadUnaligned(as: UInt32.self))
+        default: return p.loadUnaligned(as: UInt64.self)
+        }
+    }
+
+    private func compareElements(_ a: UInt64, _ b: UInt64, _ size: Int) {
+        func go<T: Word>(_ type: T.Type) {
+            let x = T(truncatingIfNeeded: a), y = T(truncatingIfNeeded: b)
+            let (r, carries) = compute(.cmp, x, y, carryIn: false)
+            CX86Flags.set(s, r, carries)
+        }
+        switch size {
+        case 1: go(UInt8.self)
+        case 2: go(UInt16.self)
+        case 4: go(UInt32.self)
+        default: go(UInt64.self)
+        }
+    }
+
+    /// Compares up to `run` elements; stops behind the one that ends a REPE or REPNE.
+    private func compareRun(
+        _ size: Int, _ run: Int, _ repeated: Bool, _ whileEqual: Bool, _ backward: Bool,
+        _ source: UnsafeMutableRawPointer?, _ target: UnsafeMutableRawPointer
+    ) -> UInt64 {
+        let stride = backward ? 0 &- size : size
+        for i in 0..<run {
+            let b = element(target + i &* stride, size)
+            let a = source.map { element($0 + i &* stride, size) } ?? get(s, 0)
+            compareElements(a, b, size)
+            if !repeated || flagZ(s) != whileEqual { return UInt64(i &+ 1) }
+        }
+        return UInt64(run)
+    }
+
+    private func crossingElement(
+        _ operation: SystemOperation, _ source: UInt64, _ target: UInt64, _ size: Int, _ user: Bool, _ rip: UInt64
+    ) -> Bool {
+        func load(_ a: UInt64) -> UInt64? {
+            switch size {
+            case 1: return read(a, as: UInt8.self, user: user, at: rip).map { UInt64($0) }
+            case 2: return read(a, as: UInt16.self, user: user, at: rip).map { UInt64($0) }
+            case 4: return read(a, as: UInt32.self, user: user, at: rip).map { UInt64($0) }
+            default: return read(a, as: UInt64.self, user: user, at: rip)
+            }
+        }
+        func store(_ v: UInt64) -> Bool {
+            switch size {
+            case 1: return write(target, UInt8(truncatingIfNeeded: v), user: user, at: rip)
+            case 2: return write(target, UInt16(truncatingIfNeeded: v), user: user, at: rip)
+            case 4: return write(target, UInt32(truncatingIfNeeded: v), user: user, at: rip)
+            default: return write(target, v, user: user, at: rip)
+            }
+        }
+        switch operation {
+        case .movs:
+            guard let v = load(source) else { return false }
+            return store(v)
+        case .stos: return store(get(s, 0))
+        case .lods:
+            guard let v = load(source) else { return false }
+            putSized(0, v, size)
+            return true
+        case .scas:
+            guard let v = load(target) else { return false }
+            compareElements(get(s, 0), v, size)
+            return true
+        default:
+            guard let a = load(source), let b = load(target) else { return false }
+            compareElements(a, b, size)
+            return true
+        }
+    }
+
+    /// A string element on a device page cannot be done here: whatever was prepared stands.
+    private func deviceString(
+        _ ip: IP, _ operation: SystemOperation, _ size: Int, _ count: inout UInt64, _ rsi: inout UInt64,
+        _ rdi: inout UInt64, _ step: UInt64, _ save: () -> Void, at rip: UInt64
+    ) -> Bool { false }
+}
+
+/// A non-inlined way to the flag words, for slow paths.
+enum CX86Flags {
+    static func set<T: Word>(_ s: CPU, _ r: T, _ carries: T) { setFlags(s, result: r, carries: carries) }
+}

@@ -1,0 +1,145 @@
+// Linear to guest physical: the long-mode page walk [APM2 5.3], and the way from there to a host page.
+//
+// Page tables are always read as encrypted memory [APM2 15.34.5]. Nested outcomes (a device, a page the guest has not
+// validated, a page the hypervisor must look at) end up as #VC or #VMEXIT here, so that callers see only "host page" or
+// "not now".
+
+import CX86State
+import X86Defs
+
+enum Access {
+    case read, write, execute
+}
+
+/// Where a linear page leads.
+struct LinearPage {
+    var gpa: UInt64
+    var encrypted: Bool
+    /// Stores are allowed by the page tables, and the dirty bit is set.
+    var storable: Bool
+}
+
+enum PageTableBit {
+    static let present: UInt64 = 1, write: UInt64 = 2, user: UInt64 = 4
+    static let accessed: UInt64 = 0x20, dirty: UInt64 = 0x40, large: UInt64 = 0x80, noExecute: UInt64 = 1 << 63
+}
+
+extension Processor {
+    /// Translates a linear address. nil: an exception or exit has been prepared (`leave` is set).
+    func walk(_ linear: UInt64, _ access: Access, user: Bool, at rip: UInt64) -> LinearPage? {
+        let s = self.s
+        guard s.pointee.cr0 & CR0.pg != 0 else {
+            return LinearPage(gpa: linear, encrypted: cBitMask != 0, storable: true)
+        }
+        let entryAddressMask = physicalMask & ~0xfff
+        let reserved = ~(physicalMask | cBitMask | 0xfff | PageTableBit.noExecute | (0x7ff << 52)) & 0x000f_ffff_ffff_ffff
+        var table = s.pointee.cr3 & entryAddressMask
+        var shift: UInt64 = 39
+        var allowed = PageTableBit.write | PageTableBit.user
+        var noExecute = false
+        let nxEnabled = s.pointee.efer & EFER.nxe != 0
+        while true {
+            let slot = table &+ ((linear &>> shift) & 0x1ff) &* 8
+            guard let p = pageTablePointer(slot, at: rip) else { return nil }
+            var entry = p.load(as: UInt64.self)
+            guard entry & PageTableBit.present != 0 else {
+                return pageFault(linear, access, user: user, code: 0, at: rip)
+            }
+            let isLeaf = shift == 12 || (entry & PageTableBit.large != 0 && shift <= 30)
+            var wrong = entry & reserved
+            if !nxEnabled { wrong |= entry & PageTableBit.noExecute }
+            if shift == 39 { wrong |= entry & PageTableBit.large }
+            if isLeaf && shift > 12 { wrong |= entry & ((1 &<< shift) &- 1) & ~0x1fff & physicalMask }
+            guard wrong == 0 else { return pageFault(linear, access, user: user, code: 9, at: rip) }
+            allowed &= entry
+            if entry & PageTableBit.noExecute != 0 { noExecute = true }
+            guard isLeaf else {
+                if entry & PageTableBit.accessed == 0 {
+                    p.storeBytes(of: entry | PageTableBit.accessed, as: UInt64.self)
+                }
+                table = entry & entryAddressMask
+                shift &-= 9
+                continue
+            }
+            let writable = allowed & PageTableBit.write != 0 || (!user && s.pointee.cr0 & CR0.wp == 0)
+            let denied =
+                (user && allowed & PageTableBit.user == 0) || (access == .write && !writable)
+                || (access == .execute && noExecute)
+            guard !denied else { return pageFault(linear, access, user: user, code: 1, at: rip) }
+            let marks = PageTableBit.accessed | (access == .write ? PageTableBit.dirty : 0)
+            if entry & marks != marks {
+                entry |= marks
+                p.storeBytes(of: entry, as: UInt64.self)
+            }
+            let offsetMask: UInt64 = (1 &<< shift) &- 1
+            let gpa = (entry & entryAddressMask & ~offsetMask) | (linear & offsetMask)
+            return LinearPage(
+                gpa: gpa, encrypted: entry & cBitMask != 0,
+                storable: writable && entry & PageTableBit.dirty != 0)
+        }
+    }
+
+    /// #PF with its error code [APM2 8.4.2]; nil, so that callers can return it.
+    func pageFault(_ linear: UInt64, _ access: Access, user: Bool, code: UInt32, at rip: UInt64) -> LinearPage? {
+        var error = code
+        if access == .write { error |= 2 }
+        if user { error |= 4 }
+        if access == .execute && s.pointee.efer & EFER.nxe != 0 { error |= 16 }
+        s.pointee.fault_address = linear
+        prepareException(14, error: error, at: rip)
+        return nil
+    }
+
+    /// The host address of a page-table entry: a small cache in front of the nested translation.
+    func pageTablePointer(_ gpa: UInt64, at rip: UInt64) -> UnsafeMutableRawPointer? {
+        let page = gpa & ~0xfff
+        let slot = walkCache + Int((page &>> 12) & 511)
+        if slot.pointee.page == page { return slot.pointee.host + Int(gpa & 0xfff) }
+        let encrypted = cBitMask != 0
+        switch memory.translate(gpa: page, encrypted: encrypted, access: .pageTableRead) {
+        case .page(let host, _):
+            slot.pointee = WalkCacheEntry(page: page, host: host)
+            return host + Int(gpa & 0xfff)
+        case .device, .fault:
+            prepareExit(.nestedPageFault(gpa: page, encrypted: encrypted, access: .pageTableRead), at: rip)
+        case .notValidated:
+            prepareVC(0x404, at: rip)
+        }
+        return nil
+    }
+
+    /// The host page behind a guest physical page, for data. nil: prepared to leave. `device` tells devices apart.
+    func hostPage(_ page: LinearPage, _ access: Access, at rip: UInt64) -> HostPage? {
+        let encrypted = access == .execute ? cBitMask != 0 : page.encrypted
+        let wanted: PhysicalAccess = access == .read ? .read : access == .write ? .write : .execute
+        switch memory.translate(gpa: page.gpa & ~0xfff, encrypted: encrypted, access: wanted) {
+        case .page(let host, let writable):
+            return .memory(host, storable: writable && page.storable)
+        case .device:
+            if access == .execute || encrypted && cBitMask != 0 {
+                prepareExit(.nestedPageFault(gpa: page.gpa, encrypted: encrypted, access: wanted), at: rip)
+                return nil
+            }
+            if configuration.encryptedState {
+                prepareVC(0x400, at: rip)
+                return nil
+            }
+            return .device(page.gpa)
+        case .notValidated:
+            prepareVC(0x404, at: rip)
+        case .fault:
+            prepareExit(.nestedPageFault(gpa: page.gpa, encrypted: encrypted, access: wanted), at: rip)
+        }
+        return nil
+    }
+}
+
+enum HostPage {
+    case memory(UnsafeMutableRawPointer, storable: Bool)
+    case device(UInt64)
+}
+
+struct WalkCacheEntry {
+    var page: UInt64
+    var host: UnsafeMutableRawPointer
+}

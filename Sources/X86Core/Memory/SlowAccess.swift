@@ -1,0 +1,249 @@
+// What happens when the TLB's hit path says no: fill and repeat the uop, or let it run once against a bounce buffer.
+//
+// The bounce serves every access that is not "one page of memory": page-crossing operands, devices, stores to the page
+// whose code is running, and all accesses while alignment checking is on. The uop is copied to `scratch` with a TLB
+// entry that leads to the buffer; behind it come `after` (which puts stores where they belong), the rest of the
+// instruction's uops, and `resume`. So no handler needs a slow variant of itself.
+
+import CX86State
+import X86Defs
+
+@inline(never)
+func slowRead(_ s: CPU, _ ip: IP, _ a: UInt64, _ size: Int, stack: Bool = false) {
+    processor(s).slowAccess(ip, a, size, write: false, reads: true, stack: stack)
+}
+
+@inline(never)
+func slowWrite(_ s: CPU, _ ip: IP, _ a: UInt64, _ size: Int, stack: Bool = false, reads: Bool = true) {
+    processor(s).slowAccess(ip, a, size, write: true, reads: reads, stack: stack)
+}
+
+@inline(__always)
+func processor(_ s: CPU) -> Processor {
+    Unmanaged<Processor>.fromOpaque(s.pointee.owner.unsafelyUnwrapped).takeUnretainedValue()
+}
+
+/// One contiguous part of a bounced access.
+struct BouncePiece {
+    var host: UnsafeMutableRawPointer?
+    var gpa: UInt64
+    var byteCount: Int
+}
+
+extension Processor {
+    /// Makes the access possible and leaves to the run loop, which repeats the uop (or its copy in `scratch`). Going
+    /// through the loop keeps the host stack flat: a call from here would not be a tail call.
+    func slowAccess(_ ip: IP, _ a: UInt64, _ size: Int, write: Bool, reads: Bool, stack: Bool) {
+        guard let again = prepareAccess(ip, a, size, write: write, reads: reads, stack: stack) else { return }
+        s.pointee.resume_uop = again
+        s.pointee.leave = UInt32(X86_LEAVE_REDO)
+    }
+
+    private func prepareAccess(_ ip: IP, _ a: UInt64, _ size: Int, write: Bool, reads: Bool, stack: Bool) -> IP? {
+        let s = self.s
+        // A copy: forgetting the page's code may turn this very uop into `stale`.
+        let origin = ip.pointee
+        let rip = instructionAddress(s, ip)
+        let stackOperand =
+            stack || ip.pointee.base == Slot.rsp || ip.pointee.base == Slot.rbp || ip.pointee.scale & 0x40 != 0
+        let last = a &+ UInt64(size &- 1)
+        guard isCanonical(a), isCanonical(last) else {
+            prepareException(stackOperand ? 12 : 13, error: 0, at: rip)
+            return nil
+        }
+        let user = s.pointee.cpl == 3
+        let checked = alignmentChecking
+        if checked, a & UInt64(size &- 1) != 0, size <= 8 {
+            prepareException(17, error: 0, at: rip)
+            return nil
+        }
+        let access: Access = write ? .write : .read
+        if (a ^ last) & ~0xfff == 0 {
+            guard let page = walk(a, access, user: user, at: rip), let found = hostPage(page, access, at: rip) else {
+                return nil
+            }
+            if case .memory(let host, var storable) = found {
+                let hostPage = UInt(bitPattern: host)
+                if codePages.contains(hostPage) {
+                    if write {
+                        let here = runningInside(hostPage, ip)
+                        forgetCodePage(hostPage)
+                        if here { return bounce(ip, origin, a, size, [piece(host, a, size)], write: true, reads: reads, leaving: true) }
+                    } else {
+                        storable = false
+                    }
+                }
+                if checked {
+                    return bounce(ip, origin, a, size, [piece(host, a, size)], write: write, reads: reads, leaving: false)
+                }
+                fill(a, host, storable: storable)
+                return ip
+            }
+            guard case .device(let gpa) = found else { return nil }
+            return bounceDevice(ip, origin, a, gpa, size, write: write, reads: reads, at: rip)
+        }
+        // Page-crossing: both pages first, then the bounce.
+        let firstCount = Int(0x1000 &- (a & 0xfff))
+        guard let page1 = walk(a, access, user: user, at: rip), let found1 = hostPage(page1, access, at: rip),
+            let page2 = walk(last & ~0xfff, access, user: user, at: rip), let found2 = hostPage(page2, access, at: rip)
+        else { return nil }
+        guard case .memory(let host1, _) = found1, case .memory(let host2, _) = found2 else {
+            prepareUnimplemented("an access that crosses into a device page", at: rip)
+            return nil
+        }
+        var leaving = false
+        if write {
+            for page in [UInt(bitPattern: host1), UInt(bitPattern: host2)] where codePages.contains(page) {
+                leaving = leaving || runningInside(page, ip)
+                forgetCodePage(page)
+            }
+        }
+        let pieces = [
+            BouncePiece(host: host1 + Int(a & 0xfff), gpa: 0, byteCount: firstCount),
+            BouncePiece(host: host2, gpa: 0, byteCount: size &- firstCount),
+        ]
+        return bounce(ip, origin, a, size, pieces, write: write, reads: reads, leaving: leaving)
+    }
+
+    func piece(_ host: UnsafeMutableRawPointer, _ a: UInt64, _ size: Int) -> BouncePiece {
+        BouncePiece(host: host + Int(a & 0xfff), gpa: 0, byteCount: size)
+    }
+
+    /// Alignment checking: CPL 3, CR0.AM and RFLAGS.AC.
+    var alignmentChecking: Bool {
+        s.pointee.cpl == 3 && s.pointee.cr0 & CR0.am != 0 && s.pointee.system_flags & RFLAGS.ac != 0
+    }
+
+    private func bounceDevice(
+        _ ip: IP, _ origin: x86_uop, _ a: UInt64, _ gpa: UInt64, _ size: Int, write: Bool, reads: Bool, at rip: UInt64
+    ) -> IP? {
+        guard size <= 8 else {
+            prepareUnimplemented("a \(size)-byte access to a device", at: rip)
+            return nil
+        }
+        var value: UInt64 = 0
+        if reads, !deviceRead(gpa, size, &value) {
+            prepareExit(.mmio(gpa: gpa, byteCount: size, write: false, value: 0), at: rip)
+            return nil
+        }
+        UnsafeMutableRawPointer(s.pointer(to: \.bounce)!).storeBytes(of: value, as: UInt64.self)
+        return bounce(
+            ip, origin, a, size, [BouncePiece(host: nil, gpa: gpa, byteCount: size)], write: write, reads: false, leaving: false)
+    }
+
+    /// A value given by ``completeMMIO(value:)`` first, then the in-kernel devices.
+    func deviceRead(_ gpa: UInt64, _ size: Int, _ value: inout UInt64) -> Bool {
+        if let done = completedMMIO, done.gpa == gpa, done.byteCount == size {
+            value = done.value
+            completedMMIO = nil
+            return true
+        }
+        return memory.deviceRead(gpa: gpa, byteCount: size, into: &value)
+    }
+
+    private func bounce(
+        _ ip: IP, _ origin: x86_uop, _ a: UInt64, _ size: Int, _ pieces: [BouncePiece], write: Bool, reads: Bool, leaving: Bool
+    ) -> IP {
+        let s = self.s
+        let buffer = UnsafeMutableRawPointer(s.pointer(to: \.bounce)!)
+        if reads {
+            var at = 0
+            for p in pieces {
+                if let host = p.host { (buffer + at).copyMemory(from: host, byteCount: p.byteCount) }
+                at &+= p.byteCount
+            }
+        }
+        bouncePieces = write ? pieces : []
+        // Borrow the TLB entry that the handler will look at.
+        let index = Int((a &>> 12) & UInt64(X86_TLB_SIZE - 1))
+        let entry = s.pointee.tlb + index
+        s.pointee.bounce_saved = entry.pointee
+        s.pointee.bounce_index = UInt32(truncatingIfNeeded: index)
+        let tag = (a &+ UInt64(size &- 1)) & ~0xfff
+        entry.pointee = x86_tlb_entry(
+            read: tag, write: write ? tag : 1, exec: 1, addend: UInt64(UInt(bitPattern: buffer)) &- a)
+        // The uop, `after`, the instruction's other uops, and the way back (marked 0xffff like a block's end). `ip` may
+        // itself be in `scratch`, behind a bounced first half of this instruction: then the way back stays what it is.
+        let scratch = UnsafeMutableRawPointer(s.pointer(to: \.scratch)!).assumingMemoryBound(to: x86_uop.self)
+        let nested = ip >= IP(scratch) && ip < IP(scratch) + 16
+        scratch[0] = origin
+        scratch[1] = origin
+        scratch[1].fn = h_after
+        var n = 2
+        var rest = ip + 1
+        while rest.pointee.off == origin.off, n < 14 {
+            scratch[n] = rest.pointee
+            n &+= 1
+            rest += 1
+        }
+        scratch[n] = origin
+        scratch[n].fn = h_resume
+        scratch[n].off = 0xffff
+        scratch[n].disp = Int32(origin.off) &+ Int32(origin.len)
+        leavingAfterBounce = leaving || nested && leavingAfterBounce
+        if !nested { s.pointee.resume = rest }
+        return IP(scratch)
+    }
+
+    /// Behind the bounced uop: gives the TLB entry back and carries stores out.
+    func finishBounce() {
+        let s = self.s
+        s.pointee.tlb[Int(s.pointee.bounce_index)] = s.pointee.bounce_saved
+        let buffer = UnsafeRawPointer(s.pointer(to: \.bounce)!)
+        var at = 0
+        for p in bouncePieces {
+            if let host = p.host {
+                host.copyMemory(from: buffer + at, byteCount: p.byteCount)
+            } else {
+                let all = buffer.load(as: UInt64.self)
+                let value = p.byteCount >= 8 ? all : all & ((1 &<< UInt64(p.byteCount &* 8)) &- 1)
+                if !memory.deviceWrite(gpa: p.gpa, byteCount: p.byteCount, value: value) {
+                    pendingMMIOWrite = .mmio(gpa: p.gpa, byteCount: p.byteCount, write: true, value: value)
+                }
+            }
+            at &+= p.byteCount
+        }
+        bouncePieces.removeAll(keepingCapacity: true)
+    }
+
+    /// Enters a page into the current TLB.
+    func fill(_ a: UInt64, _ host: UnsafeMutableRawPointer, storable: Bool) {
+        let tag = a & ~0xfff
+        let entry = tlbEntry(s, a)
+        entry.pointee = x86_tlb_entry(
+            read: tag, write: storable ? tag : 1, exec: 1, addend: UInt64(UInt(bitPattern: host)) &- tag)
+    }
+
+    @inline(__always)
+    func isCanonical(_ a: UInt64) -> Bool { UInt64(bitPattern: Int64(bitPattern: a &<< 16) &>> 16) == a }
+}
+
+/// Behind a bounced uop.
+@inline(__always)
+func afterBounce(_ s: CPU, _ ip: IP) {
+    finishBounce(s)
+    next(s, ip)
+}
+
+@inline(never)
+private func finishBounce(_ s: CPU) { processor(s).finishBounce() }
+
+@inline(__always)
+func resumeAfterBounce(_ s: CPU, _ ip: IP) {
+    if leaveAfterBounce(s, ip) { return }
+    let resume = s.pointee.resume.unsafelyUnwrapped
+    resume.pointee.fn(s, resume)
+}
+
+@inline(never)
+private func leaveAfterBounce(_ s: CPU, _ ip: IP) -> Bool {
+    let p = processor(s)
+    let next = s.pointee.rip &+ UInt64(bitPattern: Int64(ip.pointee.disp))
+    if let exit = p.pendingMMIOWrite {
+        p.pendingMMIOWrite = nil
+        p.prepareExit(exit, at: next)
+        return true
+    }
+    if p.leavingAfterBounce { leaveForLookup(s, next) }
+    return p.leavingAfterBounce
+}

@@ -1,0 +1,225 @@
+// One x86-64 processor: `run` is VMRUN, its result is #VMEXIT.
+//
+// The hot state is `x86_cpu`, a flat C structure reached through one pointer; this object owns it, the TLBs and the
+// decoded blocks, and does whatever is not hot. One thread uses a processor at a time.
+
+import CX86State
+import X86Defs
+
+/// A software x86-64 processor in long mode.
+public final class Processor {
+    /// What kind of guest runs here.
+    public struct Configuration: Sendable {
+        /// SEV-ES or SNP: intercepts reach the guest as #VC instead of leaving the processor [APM2 15.35].
+        public var encryptedState = false
+        /// SNP: PVALIDATE and RMPADJUST exist.
+        public var snp = false
+        /// C-bit position in page-table entries, nil for plain guests.
+        public var cBit: Int? = nil
+        /// Value of MSR C0010131 (SEV_STATUS).
+        public var sevStatus: UInt64 = 0
+        /// Guest physical address bits; entries with bits above them set are reserved-bit faults.
+        public var physicalAddressBits = 48
+        public init() {}
+    }
+
+    let s: CPU
+    let memory: any ProcessorMemory
+    let configuration: Configuration
+    let cBitMask: UInt64
+    let physicalMask: UInt64
+
+    let supervisorTLB: UnsafeMutablePointer<x86_tlb_entry>
+    let userTLB: UnsafeMutablePointer<x86_tlb_entry>
+    /// Never filled: used while every access has to be looked at (alignment checking).
+    let emptyTLB: UnsafeMutablePointer<x86_tlb_entry>
+    let walkCache: UnsafeMutablePointer<WalkCacheEntry>
+    let fetchCache: UnsafeMutablePointer<FetchCacheEntry>
+
+    let handlers: UnsafeMutablePointer<x86_handler>
+    let arena: UnsafeMutablePointer<x86_uop>
+    var arenaUsed = 0
+    /// One-instruction blocks: interrupt shadows and single-stepping.
+    let singleArena: UnsafeMutablePointer<x86_uop>
+    var blocks: [Block] = []
+    let blockHash: UnsafeMutablePointer<Int32>
+    var codePages = PageTable()
+    var staleBlocks: [BlockKey: UnsafeMutablePointer<x86_uop>] = [:]
+
+    /// The decoder's scratch: conditional branches of the block, and the bytes of a page-crossing instruction.
+    let conditionalUops: UnsafeMutablePointer<(Int32, Int32)>
+    let crossingBytes: UnsafeMutablePointer<UInt8>
+
+    var exit: VMExit = .interrupt
+    var bouncePieces: [BouncePiece] = []
+    var leavingAfterBounce = false
+    var pendingMMIOWrite: VMExit?
+    var completedMMIO: (gpa: UInt64, byteCount: Int, value: UInt64)?
+    var completedIO: UInt32?
+    var injected: Event?
+    /// A software interrupt was delivered: no single-step trap behind it.
+    var stepSuppressed = false
+    var retired: UInt64 = 0
+
+    public init(memory: any ProcessorMemory, configuration: Configuration) {
+        self.memory = memory
+        self.configuration = configuration
+        cBitMask = configuration.cBit.map { 1 << UInt64($0 & 63) } ?? 0
+        physicalMask = ((1 << UInt64(min(max(configuration.physicalAddressBits, 32), 52))) - 1) & ~cBitMask
+        s = .allocate(capacity: 1)
+        UnsafeMutableRawPointer(s).initializeMemory(as: UInt8.self, repeating: 0, count: MemoryLayout<x86_cpu>.size)
+        func tlb() -> UnsafeMutablePointer<x86_tlb_entry> {
+            let t = UnsafeMutablePointer<x86_tlb_entry>.allocate(capacity: Int(X86_TLB_SIZE))
+            t.initialize(repeating: x86_tlb_entry(read: 1, write: 1, exec: 1, addend: 0), count: Int(X86_TLB_SIZE))
+            return t
+        }
+        supervisorTLB = tlb()
+        userTLB = tlb()
+        emptyTLB = tlb()
+        walkCache = .allocate(capacity: 512)
+        fetchCache = .allocate(capacity: 256)
+        handlers = makeHandlerTable()
+        arena = .allocate(capacity: Self.arenaCapacity)
+        singleArena = .allocate(capacity: 64)
+        blockHash = .allocate(capacity: Self.blockHashSize)
+        blockHash.initialize(repeating: -1, count: Self.blockHashSize)
+        conditionalUops = .allocate(capacity: 64)
+        crossingBytes = .allocate(capacity: 64)
+        let jumps = UnsafeMutablePointer<x86_jump_entry>.allocate(capacity: Int(X86_JUMP_SIZE))
+        s.pointee.jumps = jumps
+        s.pointee.tlb = supervisorTLB
+        s.pointee.generation = 1
+        s.pointee.sev_status = configuration.sevStatus
+        walkCache.initialize(repeating: WalkCacheEntry(page: 1, host: UnsafeMutableRawPointer(s)), count: 512)
+        fetchCache.initialize(repeating: FetchCacheEntry(tag: 0, page: 0), count: 256)
+        s.pointee.owner = Unmanaged.passUnretained(self).toOpaque()
+        flushJumps()
+        state = ProcessorState()
+    }
+
+    deinit {
+        s.pointee.jumps.deallocate()
+        for t in [supervisorTLB, userTLB, emptyTLB] { t.deallocate() }
+        walkCache.deallocate()
+        fetchCache.deallocate()
+        handlers.deallocate()
+        arena.deallocate()
+        singleArena.deallocate()
+        blockHash.deallocate()
+        conditionalUops.deallocate()
+        crossingBytes.deallocate()
+        s.deallocate()
+    }
+
+    // MARK: Registers
+
+    /// General register by encoding number (rax rcx rdx rbx rsp rbp rsi rdi r8…r15).
+    public subscript(register: Int) -> UInt64 {
+        get { get0(register) }
+        set { put(s, Slot.gpr(register & 15), newValue) }
+    }
+    private func get0(_ register: Int) -> UInt64 { get(s, Slot.gpr(register & 15)) }
+
+    public var rip: UInt64 {
+        get { s.pointee.rip }
+        set {
+            s.pointee.rip = newValue
+            s.pointee.link = nil
+        }
+    }
+    public var rflags: UInt64 { composeFlags(s) }
+    public var cr8: UInt64 {
+        get { s.pointee.cr8 }
+        set { s.pointee.cr8 = newValue & 15 }
+    }
+    public var cpl: Int { Int(s.pointee.cpl) }
+    /// True in 64-bit code (CS.L with EFER.LMA).
+    public var isLongMode: Bool { s.pointee.efer & EFER.lma != 0 && s.pointee.cs.attributes & 0x200 != 0 }
+    /// MSR C0010130.
+    public var ghcbMSR: UInt64 {
+        get { s.pointee.ghcb_msr }
+        set { s.pointee.ghcb_msr = newValue }
+    }
+
+    // MARK: Events
+
+    /// IF set and no interrupt shadow: an injected interrupt would be taken at once.
+    public var canTakeInterrupt: Bool {
+        s.pointee.system_flags & RFLAGS.if != 0 && s.pointee.shadow == 0 && injected == nil
+    }
+    /// Makes `run` return `.interruptWindow` as soon as ``canTakeInterrupt`` becomes true.
+    public var interruptWindowRequested: Bool {
+        get { s.pointee.window != 0 }
+        set { s.pointee.window = newValue ? 1 : 0 }
+    }
+    /// Delivered at the start of the next `run` [APM2 15.20].
+    public func injectInterrupt(vector: UInt8) { injected = Event(vector: vector, errorCode: nil, kind: .interrupt) }
+    public func injectNMI() { injected = Event(vector: 2, errorCode: nil, kind: .interrupt) }
+    public func injectException(vector: UInt8, errorCode: UInt32?) {
+        injected = Event(vector: vector, errorCode: errorCode, kind: .exception)
+    }
+    /// An injected event has not been delivered yet.
+    public var hasPendingEvent: Bool { injected != nil }
+
+    // MARK: Completing exits
+
+    /// Completes `.io`: the instruction is repeated and finds this value (for writes any value).
+    public func completeIO(value: UInt32) { completedIO = value }
+    /// Completes `.readMSR` with its value, `.writeMSR` with anything: moves past the instruction.
+    public func completeMSR(value: UInt64) {
+        if case .readMSR = exit {
+            put(s, 0, value & 0xffff_ffff)
+            put(s, Slot.gpr(2), value >> 32)
+        }
+        s.pointee.rip = s.pointee.rip &+ 2
+    }
+    /// Completes a `.mmio` read: the repeated instruction finds this value.
+    public func completeMMIO(value: UInt64) {
+        if case .mmio(let gpa, let count, false, _) = exit { completedMMIO = (gpa, count, value) }
+    }
+
+    // MARK: Time
+
+    /// Guest TSC = host monotonic nanoseconds × kHz / 10⁶ + offset.
+    public var tscKHz: UInt32 = 1_000_000
+    var tscOffset: UInt64 = 0
+    public var tsc: UInt64 {
+        get { scaledTime &+ tscOffset }
+        set { tscOffset = newValue &- scaledTime }
+    }
+
+    // MARK: Memory
+
+    /// Every translation may have changed.
+    public func flushTLB() {
+        flushLinearTranslations()
+        for i in 0..<512 { walkCache[i].page = 1 }
+    }
+
+    /// What a write to CR3 or INVLPG does (all entries: large pages are cut into small ones here).
+    func flushLinearTranslations() {
+        let empty = x86_tlb_entry(read: 1, write: 1, exec: 1, addend: 0)
+        for i in 0..<Int(X86_TLB_SIZE) {
+            supervisorTLB[i] = empty
+            userTLB[i] = empty
+        }
+        for i in 0..<256 { fetchCache[i].tag = 0 }
+        bumpGeneration()
+    }
+
+    /// The bytes of these host pages changed other than by this processor's stores, or the pages were freed.
+    public func forgetCode(at host: UnsafeRawPointer, byteCount: Int) {
+        var page = UInt(bitPattern: host) & ~0xfff
+        let end = UInt(bitPattern: host) &+ UInt(max(byteCount, 0))
+        while page < end {
+            if codePages.contains(page) { forgetCodePage(page) }
+            page &+= 0x1000
+        }
+    }
+
+    /// Guest instructions retired since creation (a repeated string instruction counts once per visit).
+    public var instructionCount: UInt64 { retired }
+
+    /// A slice of `run` is short; nothing else is needed to stop one.
+    public func kick() {}
+}

@@ -1,0 +1,181 @@
+// The options that say which guest is launched: the same for `run` and `measure`, so that both make the same plan.
+
+import ABILayout
+import ArgumentParser
+import GuestImage
+import SEVABI
+import SNPVMM
+import X86Defs
+
+/// Image, machine and launch options.
+struct GuestOptions: ParsableArguments {
+    @Argument(help: "A UKI, a bzImage, an ELF vmlinux or a firmware image, recognised by content.")
+    var image: String?
+
+    @Option(help: ArgumentHelp("A kernel: bzImage or ELF vmlinux.", valueName: "file"))
+    var kernel: String?
+    @Option(help: ArgumentHelp("An initrd.", valueName: "file"))
+    var initrd: String?
+    @Option(
+        help: ArgumentHelp(
+            "The kernel's command line; replaces the one of a UKI. (default: \(GuestOptions.defaultCommandLine))",
+            valueName: "text"))
+    var cmdline: String?
+    @Option(help: ArgumentHelp("A flat firmware image with SEV metadata (OVMF).", valueName: "file"))
+    var firmware: String?
+
+    @Option(help: ArgumentHelp("The guest's RAM, for example 512M or 2G.", valueName: "size"))
+    var memory = "512M"
+    @Option(help: ArgumentHelp("Virtual processors. This version runs one.", valueName: "n"))
+    var cpus = 1
+    @Option(
+        name: .customLong("vcpu-type"),
+        help: ArgumentHelp(
+            "The processor whose signature is measured: EPYC-v4, EPYC-Milan, … (default: EPYC-v4)", valueName: "name"))
+    var vcpuType: String?
+    @Option(name: .customLong("vcpu-sig"), help: ArgumentHelp("The signature itself, CPUID 1 EAX.", valueName: "hex"))
+    var vcpuSignature: String?
+
+    @Option(help: ArgumentHelp("The guest policy.", valueName: "number"))
+    var policy = "0x30000"
+    @Option(name: .customLong("guest-features"), help: ArgumentHelp("SEV_FEATURES of every VMSA.", valueName: "number"))
+    var guestFeatures = "0x1"
+    @Option(name: .customLong("host-data"), help: ArgumentHelp("HOST_DATA: 64 hex digits.", valueName: "hex"))
+    var hostData: String?
+    @Option(
+        name: .customLong("id-block"), help: ArgumentHelp("The ID block: 96 bytes, raw or base64.", valueName: "file"))
+    var idBlock: String?
+    @Option(
+        name: .customLong("id-auth"),
+        help: ArgumentHelp("The ID authentication: 4096 bytes, raw or base64.", valueName: "file"))
+    var idAuthentication: String?
+
+    /// Serial console, an end on panic, and a reset that works without EFI.
+    static let defaultCommandLine = "console=ttyS0 quiet panic=-1 reboot=a"
+
+    /// Exactly one way to say what is launched.
+    func validate() throws {
+        switch (image, kernel, firmware) {
+        case (nil, nil, nil): throw ValidationError("Give an IMAGE, --kernel or --firmware.")
+        case (.some, .some, _): throw ValidationError("IMAGE and --kernel exclude each other.")
+        case (.some, _, .some): throw ValidationError("IMAGE and --firmware exclude each other.")
+        default: break
+        }
+        if firmware != nil, kernel == nil, initrd != nil || cmdline != nil {
+            throw ValidationError("--initrd and --cmdline go with --kernel when --firmware is given.")
+        }
+        if vcpuType != nil, vcpuSignature != nil {
+            throw ValidationError("--vcpu-type and --vcpu-sig exclude each other.")
+        }
+        if (idBlock == nil) != (idAuthentication == nil) {
+            throw ValidationError("--id-block and --id-auth go together.")
+        }
+        guard (1...MachineDescription.maximumProcessorCount).contains(cpus) else {
+            throw ValidationError("--cpus \(cpus): expected 1 to \(MachineDescription.maximumProcessorCount).")
+        }
+    }
+
+    /// HOST_DATA and ID block.
+    func identity() throws -> LaunchIdentity {
+        var identity = LaunchIdentity()
+        if let hostData {
+            let bytes = try OptionValue.bytes(hostData, "--host-data", byteCount: 32)
+            identity.hostData = .init { bytes[$0] }
+        }
+        if let idBlock, let idAuthentication {
+            let block = IDBlock(bytes: try OptionValue.block(idBlock, "--id-block", byteCount: IDBlock.byteCount))
+            let authentication = IDAuthentication(
+                bytes: try OptionValue.block(idAuthentication, "--id-auth", byteCount: IDAuthentication.byteCount))
+            // Safe: both have been checked for their length, which is all these need.
+            identity.identityBlock = (block!, authentication!)
+        }
+        return identity
+    }
+
+    /// The machine, but for what only a host knows: C-bit and CPUID list.
+    func machine(confidential: Bool) throws -> MachineDescription {
+        var signature = ProcessorSignature.epycV4
+        if let vcpuType {
+            guard let known = ProcessorSignature(typeName: vcpuType) else {
+                let names = ProcessorSignature.types.map(\.name).joined(separator: ", ")
+                throw CommandFailure.usage("--vcpu-type \(vcpuType): expected one of \(names)")
+            }
+            signature = known
+        }
+        if let vcpuSignature {
+            signature = ProcessorSignature(rawValue: try OptionValue.hex32(vcpuSignature, "--vcpu-sig"))
+        }
+        let features = try OptionValue.number(guestFeatures, "--guest-features")
+        guard features & 1 == 1 else {
+            throw CommandFailure.usage("--guest-features \(guestFeatures): bit 0 (SNP active) must be set")
+        }
+        return MachineDescription(
+            memoryByteCount: try OptionValue.memory(memory), processorCount: cpus, isConfidential: confidential,
+            signature: signature, guestFeatures: features, policy: try OptionValue.number(policy, "--policy"))
+    }
+}
+
+/// What the options name, read and recognised.
+enum GuestSource {
+    /// Kernel, initrd and command line, entered directly.
+    case direct(BootPayload, form: String)
+    case firmware(FirmwareImage, HashedKernel?)
+
+    init(_ options: GuestOptions) throws {
+        let commandLine = options.cmdline.map { Array($0.utf8) }
+        let fallback = Array(GuestOptions.defaultCommandLine.utf8)
+        let initrd = try options.initrd.map { try InputFile(path: $0).read(as: "the initrd") }
+        if let path = options.firmware {
+            let image = try FirmwareImage(try InputFile(path: path).read(as: "the firmware"))
+            let kernel = try options.kernel.map { path in
+                HashedKernel(
+                    kernel: try InputFile(path: path).read(as: "the kernel"), initrd: initrd ?? [],
+                    commandLine: commandLine ?? [])
+            }
+            self = .firmware(image, kernel)
+            return
+        }
+        if let path = options.kernel {
+            let kernel = try LinuxKernel(try InputFile(path: path).read(as: "the kernel"))
+            self = .direct(
+                BootPayload(kernel: kernel, initrd: initrd ?? [], commandLine: commandLine ?? fallback),
+                form: kernel.formName)
+            return
+        }
+        let image = try GuestImage.identify(try InputFile(path: options.image ?? "").read(as: "the image"))
+        switch image {
+        case .unifiedKernelImage(let uki):
+            self = .direct(
+                BootPayload(
+                    kernel: uki.kernel, initrd: initrd ?? uki.initrd,
+                    commandLine: commandLine ?? (uki.commandLine.isEmpty ? fallback : uki.commandLine)),
+                form: image.formName)
+        case .kernel(let kernel):
+            self = .direct(
+                BootPayload(kernel: kernel, initrd: initrd ?? [], commandLine: commandLine ?? fallback),
+                form: image.formName)
+        case .firmware(let firmware):
+            guard initrd == nil, commandLine == nil else {
+                throw CommandFailure.usage("--initrd and --cmdline go with --kernel when the image is a firmware")
+            }
+            self = .firmware(firmware, nil)
+        }
+    }
+
+    /// The plan of a launch on this machine.
+    func plan(on machine: MachineDescription, profile: VMMProfile = .qemu) throws(ImageError) -> LaunchPlan {
+        switch self {
+        case .direct(let payload, _): try DirectBoot.plan(payload, on: machine)
+        case .firmware(let image, let kernel):
+            try FirmwareLaunch.plan(image, kernel: kernel, profile: profile, on: machine)
+        }
+    }
+
+    /// For messages: "UKI with a bzImage".
+    var form: String {
+        switch self {
+        case .direct(_, let form): form
+        case .firmware(_, let kernel): kernel == nil ? "firmware" : "firmware with a kernel's hashes"
+        }
+    }
+}

@@ -1,0 +1,69 @@
+// `measure`: the launch digest of the same options, with no kernel and no firmware asked.
+
+import ArgumentParser
+import GuestImage
+import LaunchMeasurement
+import SEVABI
+import SNPVMM
+
+struct Measure: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Prints the launch digest that a guest owner should expect.",
+        discussion: """
+            The same image and options as `run` give the digest that the firmware holds after the launch.
+
+            Example: swift-snp-vmm measure guest.img --memory 512M --json
+            """)
+
+    @OptionGroup var guest: GuestOptions
+    @Option(
+        name: .customLong("vmm-profile"),
+        help: ArgumentHelp(
+            "Whose VMSA conventions a firmware image is measured with: qemu, ec2 or gce.", valueName: "name"))
+    var profile = "qemu"
+    @Flag(help: "Prints every step as JSON.")
+    var json = false
+
+    func run() throws {
+        guard let profile = VMMProfile(rawValue: profile.lowercased()) else {
+            let names = VMMProfile.allCases.map(\.rawValue).joined(separator: ", ")
+            throw CommandFailure.usage("--vmm-profile \(profile): expected one of \(names)")
+        }
+        let machine = try guest.machine(confidential: true)
+        let identity = try guest.identity()
+        let source = try GuestSource(guest)
+        if case .direct = source, profile != .qemu {
+            throw CommandFailure.usage(
+                "--vmm-profile \(profile.rawValue) is about firmware images; this is a \(source.form)")
+        }
+        let measured = MeasuredLaunch(of: try source.plan(on: machine, profile: profile))
+        print(json ? Self.json(measured, source, machine) : "\(measured.digest)")
+        if let block = identity.identityBlock?.block, block.launchDigest != measured.digest {
+            StandardError.write(line: "note: the ID block was made for another launch digest, \(block.launchDigest)")
+        }
+    }
+
+    private static func json(_ measured: MeasuredLaunch, _ source: GuestSource, _ machine: MachineDescription) -> String
+    {
+        var object = JSONObject()
+        object.add("launchDigest", "\(measured.digest)")
+        object.add("image", source.form)
+        object.add("memoryByteCount", machine.memoryByteCount)
+        object.add("processorCount", machine.processorCount)
+        object.add("policy", hex: machine.policy)
+        object.add("guestFeatures", hex: machine.guestFeatures)
+        object.add(
+            "steps",
+            measured.steps.map { step in
+                var entry = JSONObject()
+                entry.add("label", step.label)
+                entry.add("pageType", "\(step.pageType)")
+                entry.add("gpa", hex: step.gpa)
+                entry.add("pageCount", step.pageCount)
+                entry.add("launchDigest", "\(step.digest)")
+                if let contents = step.contentsDigest { entry.add("contentsDigest", "\(contents)") }
+                return entry
+            })
+        return object.text
+    }
+}

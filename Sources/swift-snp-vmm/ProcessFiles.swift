@@ -1,0 +1,93 @@
+// Files and standard error, over CProcess: bytes in arrays, errors with a cause and a next step.
+
+import CProcess
+import GuestImage
+import KVMABI
+import SNPVMM
+
+/// A file given on the command line.
+struct InputFile {
+    /// No image needs more; a larger file is a mistake.
+    static let maximumByteCount: Int64 = 4 << 30
+
+    let path: String
+
+    /// The whole file.
+    ///
+    /// - Parameter purpose: "the kernel", for messages.
+    func read(as purpose: String) throws(CommandFailure) -> [UInt8] {
+        let descriptor = withPath { file_open($0) }
+        guard descriptor >= 0 else { throw failure(purpose, Errno(rawValue: -descriptor)) }
+        defer { file_close(descriptor) }
+        let byteCount = file_byte_count(descriptor)
+        guard byteCount >= 0 else { throw failure(purpose, Errno(rawValue: Int32(truncatingIfNeeded: -byteCount))) }
+        guard byteCount <= Self.maximumByteCount else {
+            throw CommandFailure(
+                status: .badInput,
+                message: "could not read \(purpose) from \(path): \(byteCount) bytes, expected at most "
+                    + "\(Self.maximumByteCount). Likely cause: a disk image in its place. Next step: give the right file."
+            )
+        }
+        var bytes = [UInt8](repeating: 0, count: Int(byteCount))
+        let count = withKernelAddress(ofMutable: &bytes) { file_read(descriptor, $0, UInt64(byteCount)) }
+        guard count >= 0 else { throw failure(purpose, Errno(rawValue: Int32(truncatingIfNeeded: -count))) }
+        // A file that shrank while it was read is as long as what there was.
+        if count < byteCount { bytes.removeLast(Int(byteCount - count)) }
+        return bytes
+    }
+
+    private func withPath(_ body: (UInt64) -> Int32) -> Int32 {
+        withKernelAddress(of: Array(path.utf8) + [0]) { body($0) }
+    }
+
+    private func failure(_ purpose: String, _ errno: Errno) -> CommandFailure {
+        let (cause, next) =
+            switch errno {
+            case .ENOENT: ("a mistyped path", "check the path")
+            case .EACCES, .EPERM: ("this user may not read it", "change the permissions, or copy the file")
+            case Errno(rawValue: 21): ("a directory in its place", "give the file itself")
+            case Errno(rawValue: 29): ("a pipe or a device in its place", "give a regular file")
+            default: ("the disk or the file system", "read the file with another program")
+            }
+        return CommandFailure(
+            status: .badInput,
+            message: "could not read \(purpose) from \(path): \(errno). Likely cause: \(cause). Next step: \(next).")
+    }
+}
+
+/// A file that is written line by line.
+final class OutputFile: Sendable {
+    private let descriptor: Int32
+
+    init(path: String, purpose: String) throws(CommandFailure) {
+        descriptor = withKernelAddress(of: Array(path.utf8) + [0]) { file_create($0) }
+        guard descriptor >= 0 else {
+            throw CommandFailure(
+                status: .badInput,
+                message:
+                    "could not write \(purpose) to \(path): \(Errno(rawValue: -descriptor)). Likely cause: a missing "
+                    + "directory or permission. Next step: choose another path.")
+        }
+    }
+
+    deinit { file_close(descriptor) }
+
+    /// Writes one line. A full disk loses lines, not the guest.
+    func write(line: String) {
+        let bytes = Array(line.utf8) + [0x0a]
+        _ = withKernelAddress(of: bytes) { file_write(descriptor, $0, UInt64(bytes.count)) }
+    }
+}
+
+/// Messages for people.
+enum StandardError {
+    static let descriptor: Int32 = 2
+
+    static func write(line: String) { write(line + "\n") }
+
+    static func write(_ text: String) {
+        let bytes = Array(text.utf8)
+        guard !bytes.isEmpty else { return }
+        _ = withKernelAddress(of: bytes) { file_write(descriptor, $0, UInt64(bytes.count)) }
+    }
+}

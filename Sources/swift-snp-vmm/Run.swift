@@ -1,0 +1,167 @@
+// `run`: plan, measure, launch, run.
+
+import ArgumentParser
+import CProcess
+import Glibc
+import GuestImage
+import KVMABI
+import LaunchMeasurement
+import SEVABI
+import SNPVMM
+import Synchronization
+
+/// `--confidential`.
+enum Confidentiality: String, ExpressibleByArgument, CaseIterable {
+    case snp, none
+}
+
+struct Run: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Launches a guest and connects its console to the terminal.",
+        discussion: """
+            Ctrl-A x ends the guest, Ctrl-A h helps.
+
+            Example: swift-snp-vmm run guest.img --memory 512M
+            Example: swift-snp-vmm run --kernel /boot/vmlinuz --initrd initrd.cpio --cmdline "console=ttyS0 panic=-1 reboot=a"
+            """)
+
+    @OptionGroup var guest: GuestOptions
+    @Option(help: "Who runs the guest: auto (SNP by the real kernel if it can, else software), kvm or software.")
+    var backend = BackendChoice.auto
+    @Option(help: "snp: an SEV-SNP guest; none: the same machine as a plain VM.")
+    var confidential = Confidentiality.snp
+    @Flag(name: .customLong("launch-only"), help: "Stops after SNP_LAUNCH_FINISH.")
+    var launchOnly = false
+    @Option(
+        name: .customLong("launch-log"),
+        help: ArgumentHelp("Writes one JSON object per request to the host kernel.", valueName: "file"))
+    var launchLog: String?
+    @Flag(help: "Only the guest's console, warnings and errors.")
+    var quiet = false
+
+    func validate() throws {
+        if confidential == .none, guest.idBlock != nil || guest.hostData != nil {
+            throw ValidationError("--host-data, --id-block and --id-auth belong to --confidential snp.")
+        }
+        if guest.cpus != 1, !launchOnly {
+            throw ValidationError(
+                "--cpus \(guest.cpus): this version runs one vCPU; more can be measured and launched only.")
+        }
+    }
+
+    func run() throws {
+        let reporter = Reporter(quiet: quiet)
+        let console = Console()
+        var preparation = Preparation()
+        let machine: Machine
+        do { machine = try launch(console, reporter, &preparation) } catch {
+            reporter.clearProgress()
+            throw error
+        }
+        guard !launchOnly else {
+            reporter.summarize(machine.statistics, preparation: preparation.phases, confidential: confidential == .snp)
+            return
+        }
+        if console.isInteractive { reporter.say("console: Ctrl-A x ends, Ctrl-A h helps") }
+        console.attach(to: machine)
+        let outcome = machine.run()
+        console.detach()
+        if case .stopped = outcome { reporter.say("\nended by Ctrl-A x") }
+        reporter.summarize(machine.statistics, preparation: preparation.phases, confidential: confidential == .snp)
+        if let error = outcome.error { throw error }
+    }
+
+    /// Everything up to SNP_LAUNCH_FINISH. The image and the plan are gone when this returns: only the machine stays.
+    private func launch(_ console: Console, _ reporter: Reporter, _ preparation: inout Preparation) throws -> Machine {
+        let isConfidential = confidential == .snp
+        // What depends on the command line alone comes first: its errors need no host.
+        var description = try guest.machine(confidential: isConfidential)
+        let identity = try guest.identity()
+        let source = try GuestSource(guest)
+        preparation.finish("read \(source.form)")
+
+        let backend = try Backend(backend, confidential: isConfidential, memoryByteCount: description.memoryByteCount)
+        reporter.say(backend.announcement)
+        // Said even when quiet: whoever watches must know what this run is worth.
+        if let warning = backend.warning { StandardError.write(line: warning) }
+        let follower = DigestFollower()
+        var kernel = backend.kernel
+        if let launchLog {
+            let file = try OutputFile(path: launchLog, purpose: "the launch log")
+            kernel = LaunchLog(kernel, digest: { follower.extend($0) }, write: { file.write(line: $0) })
+        }
+        let host = try Host(kernel)
+        try host.require(confidential: isConfidential)
+        description.cpuid = try host.guestCPUID(processorCount: guest.cpus, confidential: isConfidential)
+        if isConfidential { description.cBit = try requiredCBit(of: description) }
+        preparation.finish("host")
+
+        let plan = try source.plan(on: description)
+        preparation.finish("plan")
+        if isConfidential {
+            follower.plan(plan)
+            let digest = MeasuredLaunch(of: plan).digest
+            preparation.finish("measure")
+            reporter.say("launch digest (measured before launch): \(digest)")
+            if let block = identity.identityBlock?.block, block.launchDigest != digest {
+                reporter.say("note: the ID block was made for another launch digest, \(block.launchDigest)")
+            }
+        }
+        return try Machine(
+            host: host,
+            configuration: MachineConfiguration(
+                confidential: isConfidential, memoryByteCount: description.memoryByteCount, plan: plan,
+                cpuid: description.cpuid, identity: identity),
+            console: { console.write($0) }, observe: { reporter.hear($0) })
+    }
+
+    private func requiredCBit(of description: MachineDescription) throws(VMMError) -> UInt8 {
+        guard let bit = cBit(of: description.cpuid) else {
+            throw VMMError(
+                .hostCannot, step: "find the C-bit", request: "KVM_GET_SUPPORTED_CPUID", context: "leaf 0x8000001f",
+                finding: "no SEV", likelyCause: "a processor or a kernel without memory encryption",
+                nextStep: "use an EPYC with SNP enabled, or --backend software")
+        }
+        return bit
+    }
+}
+
+/// Times what comes before the launch.
+struct Preparation {
+    private(set) var phases: [Phase] = []
+    private var mark = ContinuousClock.now
+
+    mutating func finish(_ name: String) {
+        let now = ContinuousClock.now
+        phases.append(Phase(name: name, duration: mark.duration(to: now)))
+        mark = now
+    }
+}
+
+/// Computes the launch digest so far from what a launch log sees.
+final class DigestFollower: Sendable {
+    private struct State: Sendable {
+        var running = RunningLaunchDigest()
+        var processors: [SealedState] = []
+    }
+    private let state = Mutex(State())
+
+    /// The VMSAs are made by the kernel, out of the log's sight: the plan says what they will be.
+    func plan(_ plan: LaunchPlan) {
+        let sealed = plan.processors.map { SealedState(of: $0, guestFeatures: plan.guestFeatures) }
+        state.withLock { $0.processors = sealed }
+    }
+
+    func extend(_ measured: LaunchLog.Measured) -> String {
+        state.withLock { state in
+            switch measured {
+            case .pages(let type, let gpa, let byteCount, let contents):
+                state.running.extend(
+                    LaunchPlan.Region(label: "", pageType: type, gpa: gpa, byteCount: byteCount, contents: contents))
+            case .processors:
+                for processor in state.processors { state.running.extend(processor) }
+            }
+            return "\(state.running.digest)"
+        }
+    }
+}

@@ -1,0 +1,60 @@
+// The flat guests of Firmware/, each run by the command on the software kernel: what it prints and how it ends.
+
+import Testing
+import TestSupport
+
+@Suite(.enabled(if: BuiltGuest.firmware("hello") != nil, "no flat guests: run `make firmware`"))
+struct FirmwareGuestTests {
+    /// Runs a guest; 64 MiB, SNP unless told.
+    func run(_ name: String, confidential: String = "snp") throws -> (ending: ChildProcess.Ending, output: String) {
+        let command = try #require(BuiltProgram.path("swift-snp-vmm"))
+        let image = try #require(BuiltGuest.firmware(name))
+        return try ChildProcess.run(
+            command,
+            ["run", image, "--backend", "software", "--confidential", confidential, "--memory", "64M"],
+            timeoutMilliseconds: 60_000)
+    }
+
+    /// Guests that check themselves: every line is "ok", the last one PASS, then they power off.
+    @Test(arguments: [
+        "hello", "msr-protocol", "page-state", "rmpadjust", "vc-codes", "ghcb-fields", "unknown-bytes",
+        "self-modifying",
+        "page-faults", "embedded-swift",
+    ])
+    func selfCheckingGuestPasses(_ name: String) throws {
+        let (ending, output) = try run(name)
+        let lines = output.split(whereSeparator: \.isNewline)
+        #expect(lines.filter { $0.hasPrefix("BAD") } == [], "\(output)")
+        #expect(lines.contains { $0.hasPrefix("PASS") }, "\(output)")
+        #expect(ending == .exited(0), "\(output)")
+    }
+
+    /// Those that use nothing of SNP, as ordinary guests.
+    @Test(arguments: ["hello", "unknown-bytes", "self-modifying", "page-faults", "embedded-swift"])
+    func plainGuestPasses(_ name: String) throws {
+        let (ending, output) = try run(name, confidential: "none")
+        let lines = output.split(whereSeparator: \.isNewline)
+        #expect(lines.filter { $0.hasPrefix("BAD") } == [], "\(output)")
+        #expect(lines.contains { $0.hasPrefix("PASS") }, "\(output)")
+        #expect(ending == .exited(0), "\(output)")
+    }
+
+    /// Guests that end themselves badly: status 6, and the reason in words.
+    @Test(arguments: [
+        ("terminate", "PVALIDATE"), ("terminate-event", "termination"), ("triple-fault", "triple fault"),
+        ("unknown-bytes-bare", "triple fault"),
+    ])
+    func guestThatCrashesIsReported(_ name: String, _ reason: String) throws {
+        let (ending, output) = try run(name)
+        #expect(ending == .exited(6), "\(output)")
+        #expect(output.lowercased().contains(reason.lowercased()), "\(output)")
+        #expect(!output.contains("BAD"), "\(output)")
+    }
+
+    /// Garbage in every field of the GHCB: the guest may be ended, the VMM may not.
+    @Test func noiseInTheGHCBDoesNotHurtTheVMM() throws {
+        let (ending, output) = try run("ghcb-noise")
+        #expect(output.contains("noise begins"), "\(output)")
+        #expect(ending == .exited(0) || ending == .exited(6), "\(ending): \(output)")
+    }
+}

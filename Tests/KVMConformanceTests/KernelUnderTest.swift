@@ -1,0 +1,53 @@
+// The kernels of this machine. Every test of this folder takes one of them as `any HostKernel`: one list, each kernel.
+//
+// SoftwareKVM is always here. LinuxKVM is here where /dev/kvm opens. A kernel that offers VM type 4 also gets the SNP
+// list.
+
+import KVMABI
+import LinuxKVM
+import SoftwareKVM
+import Testing
+
+/// A host kernel to test, started afresh for each test.
+struct KernelUnderTest: CustomTestStringConvertible, Sendable {
+    var name: String
+    /// Starts one.
+    var start: @Sendable () throws -> any HostKernel
+
+    var testDescription: String { name }
+
+    static let software = KernelUnderTest(name: "SoftwareKVM") { try SoftwareKVM() }
+    static let linux = KernelUnderTest(name: "LinuxKVM") { LinuxKVM() }
+
+    /// True if this machine's `/dev/kvm` opens.
+    static let linuxIsPresent: Bool = {
+        let kernel = LinuxKVM()
+        guard let handle = try? kernel.open(.kvm) else { return false }
+        kernel.close(handle)
+        return true
+    }()
+
+    /// Every kernel present.
+    static let all: [KernelUnderTest] = linuxIsPresent ? [software, linux] : [software]
+
+    /// The kernels present that offer SNP guests.
+    static let withSNP: [KernelUnderTest] = all.filter { candidate in
+        guard let kernel = try? candidate.start() else { return false }
+        guard let handle = try? kernel.open(.kvm) else { return false }
+        defer { kernel.close(handle) }
+        let types = (try? kernel.call(handle, .checkExtension, value: UInt64(Capability.vmTypes.rawValue))) ?? 0
+        return types & (1 << VMType.snp.rawValue) != 0
+    }
+}
+
+@Suite struct KernelsPresent {
+    @Test(
+        .enabled(if: KernelUnderTest.linuxIsPresent, "/dev/kvm does not open here: the list runs on SoftwareKVM alone"))
+    func `the list also runs on the real kernel`() {
+        #expect(KernelUnderTest.all.contains { $0.name == KernelUnderTest.linux.name })
+    }
+
+    @Test func `the software kernel offers SNP`() {
+        #expect(KernelUnderTest.withSNP.contains { $0.name == KernelUnderTest.software.name })
+    }
+}

@@ -1,0 +1,197 @@
+// vCPUs: creation, registers, lists [KVM 4, "vcpu ioctls"].
+
+import KVMABI
+import Testing
+
+@Suite struct VCPUTests {
+    @Test(arguments: KernelUnderTest.all)
+    func `a vCPU number is used once`(_ candidate: KernelUnderTest) throws {
+        let machine = try PlainMachine(candidate.start())
+        #expect(throws: Errno.EEXIST) { try machine.kernel.call(machine.vm, .createVCPU, value: 0) }
+        #expect(throws: Errno.EINVAL) { try machine.kernel.call(machine.vm, .createVCPU, value: 0xffff_0000) }
+    }
+
+    /// The state nobody has touched: what a VMM that sets nothing gets measured.
+    @Test(arguments: KernelUnderTest.all)
+    func `the reset state is the architecture's`(_ candidate: KernelUnderTest) throws {
+        let kernel = try candidate.start()
+        let kvm = try kernel.open(.kvm)
+        let vm = KernelHandle(rawValue: try kernel.call(kvm, .createVM, value: 0))
+        let vcpu = KernelHandle(rawValue: try kernel.call(vm, .createVCPU, value: 0))
+        defer { for handle in [vcpu, vm, kvm] { kernel.close(handle) } }
+        var registers = KVMRegisters()
+        try kernel.call(vcpu, .getRegisters, &registers)
+        #expect(registers.rip == 0xfff0)
+        #expect(registers.rflags == 2)
+        var sregs = KVMSpecialRegisters()
+        try kernel.call(vcpu, .getSpecialRegisters, &sregs)
+        #expect(sregs.cs.base == 0xffff_0000 && sregs.cs.selector == 0xf000 && sregs.cs.limit == 0xffff)
+        #expect(sregs.ds.limit == 0xffff && sregs.gdt.limit == 0xffff && sregs.idt.limit == 0xffff)
+        // CD and NW depend on a quirk; ET is always there, PE and PG never.
+        #expect(sregs.cr0 & ~0x6000_0000 == 0x10)
+        #expect(sregs.cr4 == 0 && sregs.efer == 0)
+        #expect(sregs.apicBase & 0xffff_f000 == 0xfee0_0000)
+    }
+
+    @Test(arguments: KernelUnderTest.all)
+    func `general registers keep what was set`(_ candidate: KernelUnderTest) throws {
+        let machine = try PlainMachine(candidate.start())
+        var set = KVMRegisters()
+        let pattern: [WritableKeyPath<KVMRegisters, UInt64>] = [
+            \.rax, \.rbx, \.rcx, \.rdx, \.rsi, \.rdi, \.rsp, \.rbp, \.r8, \.r9, \.r10, \.r11, \.r12, \.r13, \.r14,
+            \.r15,
+            \.rip,
+        ]
+        for (index, path) in pattern.enumerated() { set[keyPath: path] = 0x0101_0101_0101_0101 &* UInt64(index + 1) }
+        set.rip = 0xffff_ffff_8000_0000
+        set.rflags = 0x246
+        try machine.kernel.call(machine.vcpu, .setRegisters, reading: set)
+        #expect(try machine.registers == set)
+        set.rflags = 0
+        try machine.kernel.call(machine.vcpu, .setRegisters, reading: set)
+        #expect(try machine.registers.rflags == 2, "bit 1 is always set")
+    }
+
+    @Test(arguments: KernelUnderTest.all)
+    func `special registers keep what was set`(_ candidate: KernelUnderTest) throws {
+        let machine = try PlainMachine(candidate.start())
+        var sregs = KVMSpecialRegisters()
+        try machine.kernel.call(machine.vcpu, .getSpecialRegisters, &sregs)
+        #expect(sregs.efer == 0x500 && sregs.cr0 == 0x8000_0031 && sregs.cr3 == 0x1000 && sregs.cr4 == 0x20)
+        #expect(sregs.cs.attributes == 0xa9b && sregs.ss.attributes == 0xc93)
+        #expect(sregs.gdt.base == 0x5000 && sregs.gdt.limit == 23 && sregs.idt.base == 0x6000)
+        sregs.fs.base = 0xffff_8000_1234_5678
+        sregs.gs.base = 0x7fff_0000_0000
+        sregs.cr2 = 0xdead_beef
+        try machine.kernel.call(machine.vcpu, .setSpecialRegisters, reading: sregs)
+        var again = KVMSpecialRegisters()
+        try machine.kernel.call(machine.vcpu, .getSpecialRegisters, &again)
+        #expect(again.kernelBytes == sregs.kernelBytes)
+
+        var sregs2 = KVMSpecialRegisters2()
+        try machine.kernel.call(machine.vcpu, .getSpecialRegisters2, &sregs2)
+        #expect(sregs2.kernelBytes.prefix(0x118) == again.kernelBytes.prefix(0x118))
+    }
+
+    @Test(arguments: KernelUnderTest.all)
+    func `impossible mode combinations are EINVAL`(_ candidate: KernelUnderTest) throws {
+        let machine = try PlainMachine(candidate.start())
+        var good = KVMSpecialRegisters()
+        try machine.kernel.call(machine.vcpu, .getSpecialRegisters, &good)
+        func refuse(_ what: Comment, _ change: (inout KVMSpecialRegisters) -> Void) {
+            var sregs = good
+            change(&sregs)
+            #expect(throws: Errno.EINVAL, what) {
+                try machine.kernel.call(machine.vcpu, .setSpecialRegisters, reading: sregs)
+            }
+        }
+        refuse("long mode without PAE") { $0.cr4 = 0 }
+        refuse("paging with LME but not LMA") { $0.efer = 0x100 }
+        refuse("LMA without paging") { $0.cr0 = 0x31 }
+        refuse("paging without protection") { $0.cr0 = 0x8000_0030 }
+        refuse("reserved bits of CR0") { $0.cr0 |= 1 << 40 }
+        refuse("NW without CD") { $0.cr0 |= 1 << 29 }
+        refuse("reserved bits of CR4") { $0.cr4 |= 1 << 63 }
+        refuse("CR3 beyond the physical address space") { $0.cr3 |= 1 << 62 }
+    }
+
+    @Test(arguments: KernelUnderTest.all)
+    func `CPUID is what was set, and needs room`(_ candidate: KernelUnderTest) throws {
+        let machine = try PlainMachine(candidate.start())
+        var leaves = KVMCPUIDList.decode(try machine.kernel.supportedCPUID(machine.kvm))
+        let index = try #require(leaves.firstIndex { $0.function == 0 })
+        leaves[index].ebx = 0x6c70_6d49  // A vendor nobody has.
+        var bytes = KVMCPUIDList.encode(leaves)
+        try machine.kernel.call(machine.vcpu, .setCPUID2, bytes: &bytes)
+        var short = KVMCPUIDList.room(for: 1)
+        #expect(throws: Errno.E2BIG) { try machine.kernel.call(machine.vcpu, .getCPUID2, bytes: &short) }
+        var room = KVMCPUIDList.room(for: 256)
+        try machine.kernel.call(machine.vcpu, .getCPUID2, bytes: &room)
+        let back = KVMCPUIDList.decode(room)
+        #expect(back.count == leaves.count)
+        #expect(back.first { $0.function == 0 }?.ebx == 0x6c70_6d49)
+        var many = KVMCPUIDList.room(for: 257)
+        #expect(throws: Errno.E2BIG, "more than 256 leaves") {
+            try machine.kernel.call(machine.vcpu, .setCPUID2, bytes: &many)
+        }
+    }
+
+    @Test(arguments: KernelUnderTest.all)
+    func `MSR lists stop at the first refused entry`(_ candidate: KernelUnderTest) throws {
+        let machine = try PlainMachine(candidate.start())
+        let kernel = machine.kernel
+        let star: UInt32 = 0xc000_0081
+        let lstar: UInt32 = 0xc000_0082
+        let kernelGSBase: UInt32 = 0xc000_0102
+        let unknown: UInt32 = 0xdead_0000
+        var set = KVMMSRList.encode([
+            KVMMSREntry(index: star, data: 0x0013_0008 << 32), KVMMSREntry(index: lstar, data: 0xffff_ffff_8100_0000),
+            KVMMSREntry(index: kernelGSBase, data: 0x1234),
+        ])
+        #expect(try kernel.call(machine.vcpu, .setMSRs, bytes: &set) == 3)
+        var get = KVMMSRList.encode(reading: [star, lstar, kernelGSBase])
+        #expect(try kernel.call(machine.vcpu, .getMSRs, bytes: &get) == 3)
+        #expect(KVMMSRList.decode(get).map(\.data) == [0x0013_0008 << 32, 0xffff_ffff_8100_0000, 0x1234])
+
+        var stopped = KVMMSRList.encode(reading: [star, unknown, lstar])
+        #expect(try kernel.call(machine.vcpu, .getMSRs, bytes: &stopped) == 1)
+        var refused = KVMMSRList.encode([
+            KVMMSREntry(index: star, data: 1), KVMMSREntry(index: unknown, data: 1), KVMMSREntry(index: lstar, data: 1),
+        ])
+        #expect(try kernel.call(machine.vcpu, .setMSRs, bytes: &refused) == 1)
+        var nonCanonical = KVMMSRList.encode([KVMMSREntry(index: lstar, data: 1 << 62)])
+        #expect(try kernel.call(machine.vcpu, .setMSRs, bytes: &nonCanonical) == 0)
+        var none = KVMMSRList.encode([])
+        #expect(try kernel.call(machine.vcpu, .getMSRs, bytes: &none) == 0)
+        var tooMany = KVMMSRList.encode(.init(repeating: KVMMSREntry(index: star), count: 257))
+        #expect(throws: Errno.E2BIG) { try kernel.call(machine.vcpu, .getMSRs, bytes: &tooMany) }
+    }
+
+    @Test(arguments: KernelUnderTest.all)
+    func `multiprocessor state needs a local APIC to be anything but runnable`(_ candidate: KernelUnderTest) throws {
+        let machine = try PlainMachine(candidate.start())
+        var state = KVMMPState(state: 99)
+        try machine.kernel.call(machine.vcpu, .getMPState, &state)
+        #expect(state == .runnable)
+        #expect(throws: Errno.EINVAL) {
+            try machine.kernel.call(machine.vcpu, .setMPState, reading: KVMMPState.halted)
+        }
+        #expect(throws: Errno.EINVAL) {
+            try machine.kernel.call(machine.vcpu, .setMPState, reading: KVMMPState(state: 77))
+        }
+        try machine.kernel.call(machine.vcpu, .setMPState, reading: KVMMPState.runnable)
+    }
+
+    @Test(arguments: KernelUnderTest.all)
+    func `extended control registers and debug registers`(_ candidate: KernelUnderTest) throws {
+        let machine = try PlainMachine(candidate.start())
+        var debug = KVMDebugRegisters()
+        try machine.kernel.call(machine.vcpu, .getDebugRegisters, &debug)
+        #expect(debug.dr6 == 0xffff_0ff0 && debug.dr7 == 0x400)
+        debug.db[0] = 0x1000
+        debug.db[3] = 0x4000
+        try machine.kernel.call(machine.vcpu, .setDebugRegisters, reading: debug)
+        var again = KVMDebugRegisters()
+        try machine.kernel.call(machine.vcpu, .getDebugRegisters, &again)
+        #expect(again.db[0] == 0x1000 && again.db[3] == 0x4000)
+        debug.flags = 1
+        #expect(throws: Errno.EINVAL) { try machine.kernel.call(machine.vcpu, .setDebugRegisters, reading: debug) }
+
+        var events = KVMVCPUEvents()
+        try machine.kernel.call(machine.vcpu, .getVCPUEvents, &events)
+        #expect(events.exceptionInjected == 0 && events.nmiPending == 0)
+    }
+
+    @Test(arguments: KernelUnderTest.all)
+    func `kvmclock takes a value and goes on from there`(_ candidate: KernelUnderTest) throws {
+        let machine = try PlainMachine(candidate.start())
+        var clock = KVMClockData()
+        clock.clock = 1_000_000_000_000
+        try machine.kernel.call(machine.vm, .setClock, reading: clock)
+        var first = KVMClockData()
+        try machine.kernel.call(machine.vm, .getClock, &first)
+        var second = KVMClockData()
+        try machine.kernel.call(machine.vm, .getClock, &second)
+        #expect(first.clock >= 1_000_000_000_000 && second.clock >= first.clock)
+    }
+}
