@@ -66,7 +66,8 @@ struct EmulatedMSRs {
     /// 0x250, 0x258, 0x259, then 0x268…0x26F.
     var fixedMTRRs: [11 of UInt64] = .init(repeating: 0)
     var miscEnable: UInt64 = 1
-    var hwcr: UInt64 = 0
+    /// The TSC counts with the P0 frequency, as firmware sets it.
+    var hwcr: UInt64 = 0x0100_0000
     var deConfiguration = MSRNumber.deConfigurationValue
     var microcodeRevision = MSRNumber.microcodeRevisionValue
     var tscAdjust: UInt64 = 0
