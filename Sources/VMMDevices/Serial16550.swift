@@ -2,8 +2,11 @@
 //
 // The transmitter is always idle: a byte written to THR is on the line at once, so THRE and TEMT never drop. The
 // receiver has the 16-byte FIFO of the chip; behind it stands the far end's queue, which refills the FIFO as it drains,
-// so nothing is overrun. The far end keeps RTS/CTS flow control: once the guest has programmed MCR, bytes wait until it
-// asserts RTS. That keeps typed-ahead input from being lost when a driver clears the FIFO as it opens the port.
+// so nothing is overrun.
+//
+// The far end is patient, so that typed-ahead input survives a driver that starts: it sends only while RTS is asserted
+// (once MCR has been written), and to a guest that has ever used an interrupt only while the receiver's is enabled; what
+// the guest clears out of the FIFO is sent again. A byte is gone when the guest has read it, and not before.
 //
 //   offset  DLAB=0 read  DLAB=0 write  DLAB=1
 //   0       RBR          THR           DLL
@@ -125,6 +128,8 @@ extension Serial16550 {
 
     struct State: Sendable {
         var ier: UInt8 = 0
+        /// Some interrupt has been enabled once: the guest does not only poll.
+        var usesInterrupts = false
         var fifoEnabled = false
         var triggerByteCount = 1
         var lcr: UInt8 = 0
@@ -147,6 +152,18 @@ extension Serial16550 {
         var fifoCapacity: Int { fifoEnabled ? 16 : 1 }
         var loopback: Bool { mcr & MCR.loopback != 0 }
         var divisorLatch: Bool { lcr & 0x80 != 0 }
+
+        /// True while the far end sends.
+        var farEndSends: Bool {
+            !loopback && (!mcrWritten || mcr & MCR.requestToSend != 0)
+                && (!usesInterrupts || ier & IER.receivedData != 0)
+        }
+
+        /// Empties the FIFO. What the far end had sent it will send again; what loopback had sent is lost.
+        mutating func clearReceiver() {
+            if !loopback { backlog.insert(contentsOf: receiveFIFO, at: backlogStart) }
+            receiveFIFO.removeAll(keepingCapacity: true)
+        }
     }
 
     /// The interrupt to report: the pending and enabled one of the highest priority.
@@ -164,8 +181,7 @@ extension Serial16550 {
 
     /// Refills the FIFO from the line and drives the interrupt line.
     private func update(_ state: inout State) {
-        let farEndMaySend = !state.loopback && (!state.mcrWritten || state.mcr & MCR.requestToSend != 0)
-        if farEndMaySend {
+        if state.farEndSends {
             while state.receiveFIFO.count < state.fifoCapacity, state.backlogStart < state.backlog.count {
                 state.receiveFIFO.append(state.backlog[state.backlogStart])
                 state.backlogStart += 1
@@ -233,15 +249,18 @@ extension Serial16550 {
             // Enabling the transmitter interrupt while the holding register is empty raises it.
             if value & ~state.ier & IER.transmitterEmpty != 0 { state.transmitterEmptyPending = true }
             state.ier = value & 0x0f
+            if state.ier != 0 { state.usesInterrupts = true }
         case 2:
             let enable = value & 1 != 0
             // Changing the mode clears both FIFOs; so does bit 1 for the receiver.
-            if enable != state.fifoEnabled || value & 2 != 0 { state.receiveFIFO.removeAll(keepingCapacity: true) }
+            if enable != state.fifoEnabled || value & 2 != 0 { state.clearReceiver() }
             if value & 4 != 0 || enable != state.fifoEnabled { state.transmitterEmptyPending = true }
             state.fifoEnabled = enable
             state.triggerByteCount = enable ? [1, 4, 8, 14][Int(value >> 6)] : 1
         case 3: state.lcr = value
         case 4:
+            // The receiver changes sides with loopback: the bytes of one are not the other's.
+            if (value ^ state.mcr) & MCR.loopback != 0 { state.clearReceiver() }
             state.mcr = value & 0x1f
             state.mcrWritten = true
             updateModemStatus(&state)

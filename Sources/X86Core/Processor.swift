@@ -44,6 +44,9 @@ public final class Processor {
     var blocks: [Block] = []
     let blockHash: UnsafeMutablePointer<Int32>
     var codePages = PageTable()
+    /// Plain guests: what each page with code contained, and when that was last checked.
+    var codePageChecks: [UInt: (hash: UInt64, epoch: UInt64)] = [:]
+    var codeEpoch: UInt64 = 0
     var staleBlocks: [BlockKey: UnsafeMutablePointer<x86_uop>] = [:]
 
     /// The decoder's scratch: conditional branches of the block, and the bytes of a page-crossing instruction.
@@ -51,12 +54,16 @@ public final class Processor {
     let crossingBytes: UnsafeMutablePointer<UInt8>
 
     var exit: VMExit = .interrupt
+    /// An exit that finishing an instruction led to, for the next run.
+    var pendingExit: VMExit?
     var bouncePieces: [BouncePiece] = []
     var leavingAfterBounce = false
     var pendingMMIOWrite: VMExit?
     var completedMMIO: (gpa: UInt64, byteCount: Int, value: UInt64)?
     var completedIO: UInt32?
     var injected: Event?
+    /// Decoded code died since a rare instruction last looked: its block may be the running one.
+    var codeForgotten = false
     /// A software interrupt was delivered: no single-step trap behind it.
     var stepSuppressed = false
     var retired: UInt64 = 0
@@ -163,8 +170,13 @@ public final class Processor {
 
     // MARK: Completing exits
 
-    /// Completes `.io`: the instruction is repeated and finds this value (for writes any value).
-    public func completeIO(value: UInt32) { completedIO = value }
+    /// Completes `.io` with the value read (any value for writes): the instruction, or the element of a string
+    /// instruction, is finished when this returns.
+    public func completeIO(value: UInt32) {
+        completedIO = value
+        finishInstruction()
+        completedIO = nil
+    }
     /// Completes `.readMSR` with its value, `.writeMSR` with anything: moves past the instruction.
     public func completeMSR(value: UInt64) {
         if case .readMSR = exit {
@@ -173,9 +185,12 @@ public final class Processor {
         }
         s.pointee.rip = s.pointee.rip &+ 2
     }
-    /// Completes a `.mmio` read: the repeated instruction finds this value.
+    /// Completes a `.mmio` read: the instruction is finished with this value when this returns.
     public func completeMMIO(value: UInt64) {
-        if case .mmio(let gpa, let count, false, _) = exit { completedMMIO = (gpa, count, value) }
+        guard case .mmio(let gpa, let count, false, _) = exit else { return }
+        completedMMIO = (gpa, count, value)
+        finishInstruction()
+        completedMMIO = nil
     }
 
     // MARK: Time
@@ -215,6 +230,15 @@ public final class Processor {
             if codePages.contains(page) { forgetCodePage(page) }
             page &+= 0x1000
         }
+    }
+
+    /// The hypervisor's user space had control: in a plain guest it may have written memory that holds decoded code.
+    /// Costs nothing for encrypted guests, whose code nobody else can change.
+    public func hostMemoryMayHaveChanged() {
+        guard cBitMask == 0 else { return }
+        codeEpoch &+= 1
+        for i in 0..<256 { fetchCache[i].tag = 0 }
+        bumpGeneration()
     }
 
     /// Guest instructions retired since creation (a repeated string instruction counts once per visit).

@@ -7,8 +7,8 @@ import TestSupport
 struct BootTests {
     static let encryptionBanner = "Memory Encryption Features active: AMD SEV SEV-ES SEV-SNP"
     static let cpuidBanner = "SEV: Using SNP CPUID table"
-    /// For one step of a boot. No measure of speed: only an end to waiting.
-    static let patience: Int32 = 600_000
+    /// Without any output for so long a boot hangs. No measure of speed: only an end to waiting.
+    static let patience: Int32 = 240_000
 
     func start(_ arguments: [String]) throws -> ChildProcess {
         let command = try #require(BuiltProgram.path("swift-snp-vmm"))

@@ -27,16 +27,15 @@ import TestSupport
         #expect(terminal.modes == before)
     }
 
-    /// A guest that runs for ever: raw meanwhile, Ctrl-A h helps, Ctrl-A x ends it with status 0.
-    @Test(.enabled(if: BuiltGuest.image != nil, "no default guest: run `make guest`"))
-    func controlAEndsTheGuest() throws {
+    /// Guests that compute or sleep for ever: raw meanwhile, Ctrl-A h helps, Ctrl-A x ends them with status 0.
+    @Test(
+        .enabled(if: BuiltGuest.firmware("spin") != nil, "no flat guests: run `make firmware`"),
+        arguments: [("spin", "spinning"), ("sleep", "sleeping")])
+    func controlAEndsTheGuest(_ name: String, _ line: String) throws {
         let terminal = try PseudoTerminal()
         let before = terminal.modes
-        let command = try #require(BuiltProgram.path("swift-snp-vmm"))
-        let child = try ChildProcess(
-            command, ["run", "--backend", "software", try #require(BuiltGuest.image), "--cmdline", "console=ttyS0"],
-            on: terminal)
-        let boot = child.read(until: "Linux version", timeoutMilliseconds: 600_000)
+        let child = try start(try #require(BuiltGuest.firmware(name)), on: terminal)
+        let boot = child.read(until: line, timeoutMilliseconds: 120_000)
         try #require(boot.found, "\(boot.output)")
         #expect(terminal.isRaw)
         child.write("\u{1}h")
@@ -48,15 +47,14 @@ import TestSupport
     }
 
     /// Ended by a signal from outside.
-    @Test(.enabled(if: BuiltGuest.image != nil, "no default guest: run `make guest`"))
-    func aSignalGivesTheTerminalBack() throws {
+    @Test(
+        .enabled(if: BuiltGuest.firmware("spin") != nil, "no flat guests: run `make firmware`"),
+        arguments: [("spin", "spinning"), ("sleep", "sleeping")])
+    func aSignalGivesTheTerminalBack(_ name: String, _ line: String) throws {
         let terminal = try PseudoTerminal()
         let before = terminal.modes
-        let command = try #require(BuiltProgram.path("swift-snp-vmm"))
-        let child = try ChildProcess(
-            command, ["run", "--backend", "software", try #require(BuiltGuest.image), "--cmdline", "console=ttyS0"],
-            on: terminal)
-        let boot = child.read(until: "Linux version", timeoutMilliseconds: 600_000)
+        let child = try start(try #require(BuiltGuest.firmware(name)), on: terminal)
+        let boot = child.read(until: line, timeoutMilliseconds: 120_000)
         try #require(boot.found, "\(boot.output)")
         #expect(terminal.isRaw)
         child.terminate()

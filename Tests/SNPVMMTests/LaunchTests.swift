@@ -278,6 +278,8 @@ private func failure(_ body: () throws(VMMError) -> Machine) -> VMMError? {
         let address = try #require(kernel.state.withLock { $0.sharedAddresses.first })
         #expect(peekBytes(address + 0x10_0000, 3 * 4096) == plan.regions[0].contents)
         #expect(machine.statistics.pages.sharedPages == 4096)
+        // It must not take itself for an encrypted one.
+        #expect(!kernel.state.withLock { $0.cpuidSet.contains { $0.function == 0x8000_001f } })
     }
 
     @Test func plainPlanThatDoesNotFitIsRefused() {

@@ -262,6 +262,19 @@ private func isStopped(_ outcome: RunOutcome) -> Bool { if case .stopped = outco
         #expect(termination.description.contains("detail 0x800"))
     }
 
+    @Test func terminationEventWhoseReasonIsOverwrittenIsNotGuessed() throws {
+        let rig = try Rig([systemEvent(.sevTermination, [0x6000])])
+        let address = try #require(rig.kernel.state.withLock { $0.sharedAddresses.last })
+        poke(address + 0x6000 + 0x390, GHCBEvent.termination.rawValue)
+        let outcome = rig.machine.run()
+        guard case .terminated(let termination) = outcome else {
+            Issue.record("not decoded")
+            return
+        }
+        #expect(termination == GuestTermination(reasonSet: nil, reason: nil))
+        #expect(outcome.error?.description.contains("does not pass its reason on") == true)
+    }
+
     @Test(arguments: [[], [0x7000], [0xffff_ffff_ffff_f000], [0x12]] as [[UInt64]])
     func terminationThatCannotBeDecodedIsStillAnError(data: [UInt64]) throws {
         let rig = try Rig([systemEvent(.sevTermination, data)])

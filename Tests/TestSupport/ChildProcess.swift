@@ -39,7 +39,8 @@ public final class ChildProcess {
                 close(outputPipe[1])
             }
             do {
-                return try Self.spawn(path, arguments, inputPipe[0], outputPipe[1], mergesError ? outputPipe[1] : 2)
+                return try Self.spawn(
+                    path, arguments, .files(inputPipe[0], outputPipe[1], mergesError ? outputPipe[1] : 2))
             } catch {
                 close(inputPipe[1])
                 close(outputPipe[0])
@@ -52,12 +53,11 @@ public final class ChildProcess {
 
     /// Starts a program on a terminal: ``write(_:)`` types, ``read(timeoutMilliseconds:)`` reads the screen.
     public init(_ path: String, _ arguments: [String], on terminal: PseudoTerminal) throws {
-        let side = terminal.programSide
         let ends = try Self.starting.withLock { _ in
             let ends = (dup(terminal.master), dup(terminal.master))
             _ = fcntl(ends.0, F_SETFD, FD_CLOEXEC)
             _ = fcntl(ends.1, F_SETFD, FD_CLOEXEC)
-            return (try Self.spawn(path, arguments, side, side, side), ends)
+            return (try Self.spawn(path, arguments, .terminal(terminal.path)), ends)
         }
         identifier = ends.0
         (output, input) = ends.1
@@ -65,14 +65,28 @@ public final class ChildProcess {
 
     private static let starting = Mutex(())
 
-    private static func spawn(
-        _ path: String, _ arguments: [String], _ input: Int32, _ output: Int32, _ error: Int32
-    ) throws -> pid_t {
+    private enum StandardFiles {
+        case files(Int32, Int32, Int32)
+        /// The path of a terminal that the program gets as its controlling one.
+        case terminal(String)
+    }
+
+    private static func spawn(_ path: String, _ arguments: [String], _ files: StandardFiles) throws -> pid_t {
         var actions = posix_spawn_file_actions_t()
         posix_spawn_file_actions_init(&actions)
         defer { posix_spawn_file_actions_destroy(&actions) }
-        for (number, file) in [input, output, error].enumerated() {
-            posix_spawn_file_actions_adddup2(&actions, file, Int32(truncatingIfNeeded: number))
+        var flags = Int16(POSIX_SPAWN_SETSIGDEF)
+        switch files {
+        case .files(let input, let output, let error):
+            for (number, file) in [input, output, error].enumerated() {
+                posix_spawn_file_actions_adddup2(&actions, file, Int32(truncatingIfNeeded: number))
+            }
+        case .terminal(let terminal):
+            // POSIX_SPAWN_SETSID. The first terminal that a session's leader opens becomes its own.
+            flags |= 0x80
+            posix_spawn_file_actions_addopen(&actions, 0, terminal, O_RDWR, 0)
+            posix_spawn_file_actions_adddup2(&actions, 0, 1)
+            posix_spawn_file_actions_adddup2(&actions, 0, 2)
         }
 
         var words: [UnsafeMutablePointer<CChar>?] = ([path] + arguments).map { strdup($0) }
@@ -88,7 +102,7 @@ public final class ChildProcess {
         sigemptyset(&defaults)
         sigaddset(&defaults, SIGPIPE)
         posix_spawnattr_setsigdefault(&attributes, &defaults)
-        posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGDEF))
+        posix_spawnattr_setflags(&attributes, flags)
         let code = posix_spawnp(&child, path, &actions, &attributes, words, environ)
         guard code == 0 else {
             throw StartFailure(description: "cannot start \(path): \(String(cString: strerror(code)))")

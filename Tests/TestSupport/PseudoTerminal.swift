@@ -2,13 +2,15 @@
 
 import Glibc
 
-/// One pseudo-terminal. The program gets ``programSide`` as its standard input, output and error.
+/// One pseudo-terminal. A program on it has it as its controlling terminal and standard files.
 public final class PseudoTerminal {
     public struct Failure: Error {}
 
     let master: Int32
+    /// The path of the program's side.
+    let path: String
     /// The program's side; open here too, so that its settings can be read after the program has ended.
-    public let programSide: Int32
+    private let programSide: Int32
 
     public init() throws {
         let master = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC)
@@ -18,7 +20,8 @@ public final class PseudoTerminal {
         guard master >= 0, ioctl(master, 0x4004_5431, &unlocked) == 0, ioctl(master, 0x8004_5430, &number) == 0 else {
             throw Failure()
         }
-        let side = open("/dev/pts/\(number)", O_RDWR | O_NOCTTY | O_CLOEXEC)
+        path = "/dev/pts/\(number)"
+        let side = open(path, O_RDWR | O_NOCTTY | O_CLOEXEC)
         guard side >= 0 else {
             close(master)
             throw Failure()

@@ -197,6 +197,7 @@ private final class Bench: Sendable {
         #expect(bench.get(5) & 1 == 0)
         bench.set(2, 0x07)  // The driver opens the port: clears the FIFO, then asserts RTS.
         bench.set(4, 0x0b)
+        bench.set(1, 0x01)
         var got: [UInt8] = []
         while bench.get(5) & 1 != 0 { got.append(bench.get(0)) }
         #expect(got == Array("typed ahead".utf8))
@@ -209,12 +210,49 @@ private final class Bench: Sendable {
         #expect(bench.get(0) == 9)
     }
 
-    @Test func clearingTheReceiverDropsOnlyTheFIFO() {
+    @Test func clearedInputIsSentAgain() {
         let bench = Bench()
-        bench.open(ier: 0)
+        bench.open(ier: 1)
         bench.uart.receive((0..<20).map { UInt8($0) })
         bench.set(2, 0x03)
-        #expect(bench.get(0) == 16)
+        bench.set(2, 0x00)
+        bench.set(2, 0x07)
+        var got: [UInt8] = []
+        while bench.get(5) & 1 != 0 { got.append(bench.get(0)) }
+        #expect(got == (0..<20).map { UInt8($0) })
+    }
+
+    @Test func typedAheadInputSurvivesADriverThatStarts() {
+        let bench = Bench()
+        bench.uart.receive(Array("ls\n".utf8))
+        // Linux: presence test, loopback test, then a start with reads "for luck" before the receiver is enabled.
+        for value: UInt8 in [0x00, 0x0f, 0x00] { bench.set(1, value) }
+        bench.set(4, 0x1a)
+        bench.set(4, 0x00)
+        bench.set(2, 0x07)
+        bench.set(2, 0x00)
+        for register: UInt64 in [5, 0, 2, 6] { _ = bench.get(register) }
+        bench.set(4, 0x0b)
+        bench.set(1, 0x02)
+        bench.set(1, 0x00)
+        for register: UInt64 in [5, 0, 2, 6] { _ = bench.get(register) }
+        bench.set(1, 0x05)
+        bench.set(2, 0x01)
+        bench.set(2, 0x81)
+        #expect(bench.level)
+        var got: [UInt8] = []
+        while bench.get(5) & 1 != 0 { got.append(bench.get(0)) }
+        #expect(got == Array("ls\n".utf8))
+    }
+
+    @Test func loopbackBytesStayInLoopback() {
+        let bench = Bench()
+        bench.uart.receive([1])
+        bench.set(4, 0x12)
+        bench.set(0, 0x41)
+        bench.set(4, 0x02)
+        #expect(bench.get(0) == 1)
+        #expect(bench.get(5) & 1 == 0)
     }
 
     @Test func wideAccessesAreByteAccesses() {

@@ -191,7 +191,7 @@ final class FlatMachine {
         var p = Int(processor[4] - Self.supervisor) + 0x9000
         var exception = CaughtException(vector: vector, errorCode: nil, rip: 0, rflags: 0, rsp: 0)
         if Self.hasErrorCode(vector) {
-            exception.errorCode = memory[p]
+            exception.errorCode = memory[p, as: UInt64.self]
             p += 8
         }
         exception.rip = memory[p]

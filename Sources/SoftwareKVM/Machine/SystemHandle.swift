@@ -20,7 +20,7 @@ extension SoftwareKVM {
         case .getMSRs: return try readFeatureMSRs(argument)
         case .getDeviceAttribute, .hasDeviceAttribute:
             return try deviceAttribute(argument, reads: request == .getDeviceAttribute)
-        default: throw .ENOTTY
+        default: throw .EINVAL
         }
     }
 

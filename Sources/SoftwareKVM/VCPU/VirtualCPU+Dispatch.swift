@@ -74,8 +74,8 @@ extension VirtualCPU {
                 requestClockUpdate()
             case .getTSCkHz: return Int32(truncatingIfNeeded: tscKHz)
             case .preFaultMemory: try preFault(argument)
-            case .enableCapability: throw .EINVAL
-            default: throw .ENOTTY
+            // KVM knows no such request on a vCPU.
+            default: throw .EINVAL
             }
             return 0
         }

@@ -34,10 +34,9 @@ extension VirtualCPU {
     private static let longestSleep: UInt64 = 10_000_000
 
     func run() throws(Errno) -> Int32 {
-        if isSNP {
-            guard vm.snp != nil else { throw .EINVAL }
-            if runPage.validRegisters != 0 || runPage.dirtyRegisters != 0 { throw .EINVAL }
-        }
+        if isSNP, vm.snp == nil { throw .EINVAL }
+        // KVM_CAP_SYNC_REGS is 0 here: no register set may be asked for.
+        if runPage.validRegisters != 0 || runPage.dirtyRegisters != 0 { throw .EINVAL }
         hasRun = true
         if mpState == .uninitialized {
             // Only INIT and SIPI start it, and nobody sends them.
@@ -276,8 +275,10 @@ extension VirtualCPU {
         let writing = access == .write || access == .pageTableWrite
         switch vm.memory.place(gpa: gpa, encrypted: encrypted, writing: writing) {
         case .badUserAddress: return .fail(.EFAULT)
-        // Resolved meanwhile by another thread, or a device that the processor will ask for again.
-        case .shared, .device: return .resume
+        // Resolved meanwhile by another thread.
+        case .shared: return .resume
+        // Code or page tables where no memory is: the real kernel tries to emulate, and cannot.
+        case .device: return reportUnimplemented("code or page tables at 0x\(String(gpa, radix: 16)), where no memory is", [])
         case .attributeMismatch, .privatePage:
             // The VMM converts the range, or gives up. For a private page that is there: the RMP says no, and no
             // conversion will help. The real kernel would let the guest fault for ever.
@@ -293,7 +294,7 @@ extension VirtualCPU {
         vm.kernel.lastUnimplemented.withLock { $0 = reason }
         var packed: [UInt8] = [UInt8(min(15, bytes.count))] + bytes.prefix(15)
         packed += [UInt8](repeating: 0, count: 16 - packed.count)
-        var data: [UInt64] = [1]
+        var data: [UInt64] = [bytes.isEmpty ? 0 : 1]
         for word in 0..<2 { data.append(UInt64(kernelBytes: packed, at: 8 * word) ?? 0) }
         runPage.internalError = RunPage.InternalError(kind: .emulation, data: data)
         return .exit(.internalError)

@@ -102,8 +102,39 @@ extension Processor {
         guard let page = walk(linear, .execute, user: user, at: rip), let found = hostPage(page, .execute, at: rip),
             case .memory(let host, _) = found
         else { return nil }
+        if cBitMask == 0 { checkCodePage(UInt(bitPattern: host)) }
         slot.pointee = FetchCacheEntry(tag: tag, page: UInt(bitPattern: host))
         return UInt(bitPattern: host)
+    }
+
+    /// Forgets a page's blocks if its bytes are no longer those that were decoded. Near links stay inside a page, and
+    /// every way into a page after ``hostMemoryMayHaveChanged()`` leads through here first.
+    private func checkCodePage(_ page: UInt) {
+        guard codePages.contains(page), let check = codePageChecks[page], check.epoch != codeEpoch else { return }
+        if check.hash == Self.hashPage(page) {
+            codePageChecks[page]?.epoch = codeEpoch
+        } else {
+            forgetCodePage(page)
+        }
+    }
+
+    /// Four independent multiply-xor lanes over the page's quadwords.
+    static func hashPage(_ page: UInt) -> UInt64 {
+        guard let p = UnsafePointer<UInt64>(bitPattern: page) else { return 0 }
+        var lanes: (UInt64, UInt64, UInt64, UInt64) = (1, 2, 3, 4)
+        var i = 0
+        while i < 512 {
+            lanes.0 = (lanes.0 ^ p[i]) &* 0x9e37_79b9_7f4a_7c15
+            lanes.1 = (lanes.1 ^ p[i &+ 1]) &* 0xc2b2_ae3d_27d4_eb4f
+            lanes.2 = (lanes.2 ^ p[i &+ 2]) &* 0x1656_67b1_9e37_79f9
+            lanes.3 = (lanes.3 ^ p[i &+ 3]) &* 0x27d4_eb2f_1656_67c5
+            lanes.0 ^= lanes.0 &>> 29
+            lanes.1 ^= lanes.1 &>> 31
+            lanes.2 ^= lanes.2 &>> 30
+            lanes.3 ^= lanes.3 &>> 28
+            i &+= 4
+        }
+        return lanes.0 ^ (lanes.1 &<< 1) ^ (lanes.2 &<< 2) ^ (lanes.3 &<< 3)
     }
 
     /// Is the instruction of `ip` (in the running block) on this host page?
@@ -131,11 +162,17 @@ extension Processor {
         b.nextInHash = blockHash[h]
         blockHash[h] = index
         b.nextInPage = codePages[b.page]
-        if b.nextInPage < 0 { dropWriteTags(b.page) }
+        if b.nextInPage < 0 {
+            dropWriteTags(b.page)
+            if cBitMask == 0 { codePageChecks[b.page] = (Self.hashPage(b.page), codeEpoch) }
+        }
         codePages[b.page] = index
         if b.secondPage != 0 {
             b.nextInSecondPage = codePages[b.secondPage]
-            if b.nextInSecondPage < 0 { dropWriteTags(b.secondPage) }
+            if b.nextInSecondPage < 0 {
+                dropWriteTags(b.secondPage)
+                if cBitMask == 0 { codePageChecks[b.secondPage] = (Self.hashPage(b.secondPage), codeEpoch) }
+            }
             codePages[b.secondPage] = index
         }
         blocks.append(b)
@@ -158,6 +195,7 @@ extension Processor {
 
     /// The page's bytes are about to change: its blocks die.
     func forgetCodePage(_ page: UInt) {
+        codeForgotten = true
         var i = codePages[page]
         while i >= 0 {
             let b = blocks[Int(i)]
@@ -177,6 +215,7 @@ extension Processor {
         blocks.removeAll(keepingCapacity: true)
         staleBlocks.removeAll()
         codePages = PageTable()
+        codePageChecks.removeAll()
         for i in 0..<Self.blockHashSize { blockHash[i] = -1 }
         s.pointee.link = nil
         bumpGeneration()

@@ -71,12 +71,21 @@ func writable<T: BitwiseCopyable>(_ s: CPU, _ a: UInt64, as type: T.Type) -> Uns
     return host(a &+ e.pointee.addend)
 }
 
+/// Continues with a uop: a tail call. Debug builds compile file by file, which leaves calls where jumps must be; there
+/// the run loop makes each step (`repeatUops`), slower but with a flat stack.
+@inline(__always)
+func go(_ s: CPU, _ ip: IP) {
+    #if DEBUG
+        s.pointee.resume_uop = ip
+        s.pointee.leave = UInt32(X86_LEAVE_REDO)
+    #else
+        ip.pointee.fn(s, ip)
+    #endif
+}
+
 /// Continues with the next uop.
 @inline(__always)
-func next(_ s: CPU, _ ip: IP) {
-    let n = ip + 1
-    n.pointee.fn(s, n)
-}
+func next(_ s: CPU, _ ip: IP) { go(s, ip + 1) }
 
 /// Enters a block: its header, one record before the first uop, holds the guest address and the instruction count.
 @inline(__always)
@@ -86,7 +95,7 @@ func enter(_ s: CPU, _ first: IP, unspent: Int64 = 0) {
     let budget = s.pointee.budget &+ unspent &- Int64(header.pointee.disp)
     s.pointee.budget = budget
     if budget < 0 { return outOfBudget(s, header) }
-    first.pointee.fn(s, first)
+    go(s, first)
 }
 
 @inline(never)

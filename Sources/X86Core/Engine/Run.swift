@@ -20,6 +20,10 @@ extension Processor {
         s.pointee.budget = Self.slice
         defer { retired &+= UInt64(bitPattern: max(0, Self.slice &- s.pointee.budget)) }
         s.pointee.link = nil
+        if let exit = pendingExit {
+            pendingExit = nil
+            return exit
+        }
         guard isLongMode else {
             prepareUnimplemented("code outside 64-bit mode", at: s.pointee.rip)
             return exit
@@ -33,13 +37,15 @@ extension Processor {
             if s.pointee.window != 0, canTakeInterrupt { return .interruptWindow }
             let stepping = s.pointee.system_flags & RFLAGS.tf != 0
             stepSuppressed = false
-            let link = s.pointee.link
-            s.pointee.link = nil
+            codeForgotten = false
             s.pointee.leave = UInt32(X86_LEAVE_LOOKUP)
             if stepping || s.pointee.shadow != 0 && s.pointee.window != 0 {
                 runOneInstruction()
             } else if let block = findBlock(s.pointee.rip) {
                 let first = IP(block.first)
+                // Read after the look-up: decoding may have thrown away all blocks, and the link with them.
+                let link = s.pointee.link
+                s.pointee.link = nil
                 if block.secondPage == 0 {
                     if let link { patch(link, first, s.pointee.rip) }
                     let e = s.pointee.jumps + Int((block.rip ^ (block.rip &>> 12)) & UInt64(X86_JUMP_SIZE - 1))
@@ -47,11 +53,7 @@ extension Processor {
                 }
                 enter(s, first)
             }
-            while s.pointee.leave == UInt32(X86_LEAVE_REDO) {
-                s.pointee.leave = UInt32(X86_LEAVE_LOOKUP)
-                let again = s.pointee.resume_uop.unsafelyUnwrapped
-                again.pointee.fn(s, again)
-            }
+            repeatUops()
             if stepping, !stepSuppressed, s.pointee.leave == UInt32(X86_LEAVE_LOOKUP) || s.pointee.leave == UInt32(X86_LEAVE_CHECK) {
                 // #DB behind the instruction: DR6.BS.
                 setDebugStatus(0x4000)
@@ -65,9 +67,41 @@ extension Processor {
                     vector: UInt8(truncatingIfNeeded: s.pointee.vector),
                     errorCode: s.pointee.has_error_code != 0 ? s.pointee.error_code : nil, kind: .exception)
                 if !deliver(event) { return exit }
+                // A handler that faults on its first byte would otherwise keep this loop for ever.
+                s.pointee.budget &-= 1
+                if s.pointee.budget < 0 { return .interrupt }
             case Int(X86_LEAVE_EXIT): return exit
             default: break
             }
+        }
+    }
+
+    /// Uops that slow paths made possible.
+    private func repeatUops() {
+        while s.pointee.leave == UInt32(X86_LEAVE_REDO) {
+            s.pointee.leave = UInt32(X86_LEAVE_LOOKUP)
+            let again = s.pointee.resume_uop.unsafelyUnwrapped
+            again.pointee.fn(s, again)
+        }
+    }
+
+    /// Finishes the instruction whose port or device access the hypervisor has completed, so that its registers and RIP
+    /// are final before anything else runs. What follows from it (a fault, the write half of a read-modify-write) is
+    /// kept for the next run.
+    func finishInstruction() {
+        s.pointee.budget = Self.slice
+        s.pointee.leave = UInt32(X86_LEAVE_LOOKUP)
+        runOneInstruction()
+        repeatUops()
+        s.pointee.link = nil
+        switch Int(s.pointee.leave) {
+        case Int(X86_LEAVE_EXCEPTION):
+            let event = Event(
+                vector: UInt8(truncatingIfNeeded: s.pointee.vector),
+                errorCode: s.pointee.has_error_code != 0 ? s.pointee.error_code : nil, kind: .exception)
+            if !deliver(event) { pendingExit = exit }
+        case Int(X86_LEAVE_EXIT): pendingExit = exit
+        default: retired &+= 1
         }
     }
 

@@ -17,6 +17,7 @@ extension Processor {
                 return false
             }
             let second = UInt8(truncatingIfNeeded: s.pointee.vector)
+            if second == 14 { s.pointee.cr2 = s.pointee.fault_address }  // Also when it becomes a double fault.
             if event.kind == .exception && event.vector == 8 {
                 prepareExit(.shutdown, at: s.pointee.rip)
                 return false

@@ -86,6 +86,7 @@ extension Processor {
             let p = (top &+ i) & 7
             setST(p, q[4 &+ i &* 2], UInt16(truncatingIfNeeded: q[5 &+ i &* 2]))
         }
+        updateX87Summary()
         withUnsafeMutableBytes(of: &c.pointee.xmm) { x in
             for i in 0..<32 { x.storeBytes(of: q[20 &+ i], toByteOffset: i &* 8, as: UInt64.self) }
         }

@@ -23,7 +23,7 @@ func floatingInstruction(_ s: CPU, _ ip: IP, _ family: FloatingFamily) {
 private func perform(_ s: CPU, _ ip: IP, _ family: FloatingFamily) -> Bool {
     switch family {
     case .sse: return performSSEFloat(s, ip)
-    case .x87: return performX87(s, ip)
+    case .x87: return performX87(s, ip) && processor(s).runsOn(ip)
     case .mmx: return performMMX(s, ip)
     case .mmxCheck: return checkMMX(s, ip)
     }

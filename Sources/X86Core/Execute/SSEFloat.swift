@@ -1,5 +1,5 @@
 // SSE and SSE2 floating point. One general executor on the integer core, and in front of it the host's own arithmetic
-// for the common case: default control, precision flag already set, nothing denormal, zero or infinite in sight.
+// for the common case: default control, precision flag already set, nothing denormal or infinite in sight.
 
 import CX86State
 import X86Defs
@@ -29,42 +29,78 @@ private struct FloatCode {
     var isDouble: Bool { prefix & 1 != 0 }
 }
 
-/// Scalar and packed ADD, SUB, MUL, DIV by the host. False: not this case.
+/// The common instructions by the host. False: not this case.
 private func fastArithmetic(_ s: CPU, _ ip: IP) -> Bool {
     // All exceptions masked, round to nearest, no DAZ, no FTZ, and PE set already: inexact results change no flag.
     guard s.pointee.mxcsr & 0xffe0 == 0x1fa0 else { return false }
     let u = ip.pointee
-    let opcode = UInt8(truncatingIfNeeded: u.imm)
+    let code = FloatCode(u.imm)
+    switch code.prefix {
+    case 0: return fastArithmetic(s, u, code, Float.self, 4)
+    case 1: return fastArithmetic(s, u, code, Double.self, 2)
+    case 2: return fastArithmetic(s, u, code, Float.self, 1)
+    default: return fastArithmetic(s, u, code, Double.self, 1)
+    }
+}
+
+/// Normal numbers and zeros only, in and out: nothing but the precision flag can come up.
+@inline(__always)
+private func fastArithmetic<F: BinaryFloatingPoint & BitwiseCopyable>(
+    _ s: CPU, _ u: x86_uop, _ code: FloatCode, _ type: F.Type, _ count: Int
+) -> Bool {
+    let size = MemoryLayout<F>.size
     let source = UnsafeRawPointer(s) + Int(u.src)
     let target = UnsafeMutableRawPointer(s) + Int(u.dst)
-    func each<F: BinaryFloatingPoint & BitwiseCopyable>(_ type: F.Type, _ count: Int) -> Bool {
-        let size = MemoryLayout<F>.size
-        var results = (F(0), F(0), F(0), F(0))
-        return withUnsafeMutableBytes(of: &results) { out in
-            for i in 0..<count {
-                let a = target.load(fromByteOffset: i &* size, as: F.self)
-                let b = source.load(fromByteOffset: i &* size, as: F.self)
-                guard a.isNormal, b.isNormal else { return false }
-                let r: F
-                switch opcode {
-                case 0x58: r = a + b
-                case 0x59: r = a * b
-                case 0x5c: r = a - b
-                case 0x5e: r = a / b
-                default: return false
-                }
-                guard r.isNormal, r.magnitude > F.leastNormalMagnitude else { return false }
-                out.storeBytes(of: r, toByteOffset: i &* size, as: F.self)
-            }
-            target.copyMemory(from: out.baseAddress!, byteCount: count &* size)
-            return true
-        }
+    switch code.opcode {
+    case 0x2e, 0x2f:
+        let a = target.load(as: F.self), b = source.load(as: F.self)
+        guard a.isNormal || a.isZero, b.isNormal || b.isZero else { return false }
+        spreadArithmeticFlags(s, a == b ? RFLAGS.zf : a < b ? RFLAGS.cf : 0)
+        return true
+    case 0x2a where code.isScalar:
+        let v = code.wideInteger ? Int64(bitPattern: get(s, u.src)) : Int64(Int32(bitPattern: get(s, u.src)))
+        target.storeBytes(of: F(v), as: F.self)
+        return true
+    case 0x2c where code.isScalar:
+        let a = source.load(as: F.self)
+        guard a.isNormal || a.isZero, a.magnitude < 0x1p31 else { return false }
+        let v = Int64(a)
+        code.wideInteger ? put(s, u.dst, UInt64(bitPattern: v)) : put(s, u.dst, UInt32(truncatingIfNeeded: v))
+        return true
+    case 0x51, 0x58, 0x59, 0x5c...0x5f: break
+    default: return false
     }
-    switch (u.imm &>> 8) & 3 {
-    case 0: return each(Float.self, 4)
-    case 1: return each(Double.self, 2)
-    case 2: return each(Float.self, 1)
-    default: return each(Double.self, 1)
+    var results = (F(0), F(0), F(0), F(0))
+    return withUnsafeMutableBytes(of: &results) { out in
+        for i in 0..<count {
+            let a = target.load(fromByteOffset: i &* size, as: F.self)
+            let b = source.load(fromByteOffset: i &* size, as: F.self)
+            guard b.isNormal || b.isZero else { return false }
+            let r: F
+            if code.opcode == 0x51 {
+                guard b >= 0 else { return false }
+                r = b.squareRoot()
+            } else {
+                guard a.isNormal || a.isZero else { return false }
+                switch code.opcode {
+                case 0x58: r = a + b
+                case 0x5c: r = a - b
+                case 0x59: r = a * b
+                case 0x5d: r = a < b ? a : b
+                case 0x5f: r = a > b ? a : b
+                default:
+                    guard !b.isZero else { return false }
+                    r = a / b
+                }
+                // A product or quotient may have become zero by underflow.
+                if r.isZero, code.opcode == 0x59 || code.opcode == 0x5e, !(a.isZero || b.isZero) { return false }
+            }
+            guard r.isZero || r.isNormal && r.magnitude > F.leastNormalMagnitude else { return false }
+            out.storeBytes(of: r, toByteOffset: i &* size, as: F.self)
+        }
+        guard let bytes = out.baseAddress else { return false }
+        target.copyMemory(from: bytes, byteCount: count &* size)
+        return true
     }
 }
 

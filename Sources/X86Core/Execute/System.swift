@@ -27,7 +27,7 @@ enum SystemOperation: UInt16 {
 @inline(never)
 private func perform(_ s: CPU, _ ip: IP) -> Bool {
     let p = processor(s)
-    if p.system(ip) { return true }
+    if p.system(ip) { return p.runsOn(ip) }
     p.turnIntoStackFault(ip)
     return false
 }
@@ -466,11 +466,16 @@ extension Processor {
         }
         let f = composeFlags(s) & ~RFLAGS.zf
         spreadArithmeticFlags(s, equal ? f | RFLAGS.zf : f)
-        return leaveIfCodeChanged(ip)
+        return true
     }
 
-    /// After an engine store: the running block may have been forgotten; go on through the run loop then.
-    func leaveIfCodeChanged(_ ip: IP) -> Bool { true }
+    /// After a store by the engine the running block may have been forgotten: go on through the run loop then.
+    func runsOn(_ ip: IP) -> Bool {
+        guard codeForgotten, (ip + 1).pointee.off != ip.pointee.off else { return true }
+        codeForgotten = false
+        continueAt(nextInstruction(s, ip), check: false)
+        return false
+    }
 
     /// ENTER imm16, imm8; `scale`: bytes per stack element.
     private func enterFrame(_ ip: IP, at rip: UInt64) -> Bool {

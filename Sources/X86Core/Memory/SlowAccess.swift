@@ -232,7 +232,7 @@ private func finishBounce(_ s: CPU) { processor(s).finishBounce() }
 func resumeAfterBounce(_ s: CPU, _ ip: IP) {
     if leaveAfterBounce(s, ip) { return }
     let resume = s.pointee.resume.unsafelyUnwrapped
-    resume.pointee.fn(s, resume)
+    go(s, resume)
 }
 
 @inline(never)
