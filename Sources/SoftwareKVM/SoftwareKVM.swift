@@ -34,10 +34,12 @@ public final class SoftwareKVM: HostKernel {
         self.configuration = configuration
         do {
             systemMemory = try SystemMemory(
-                byteCount: configuration.systemMemoryByteCount, asidCount: Int(configuration.platform.snpASIDs.upperBound) + 1)
+                byteCount: configuration.systemMemoryByteCount,
+                asidCount: Int(configuration.platform.snpASIDs.upperBound) + 1)
         } catch {
             throw StartError(
-                message: "cannot reserve \(configuration.systemMemoryByteCount >> 20) MiB of address space for the software "
+                message:
+                    "cannot reserve \(configuration.systemMemoryByteCount >> 20) MiB of address space for the software "
                     + "machine's memory (\(error)); likely a limit on address space: try `ulimit -v unlimited`")
         }
         let seed = configuration.seed.map { seed in (0..<8).map { UInt8(truncatingIfNeeded: seed >> (8 * $0)) } }
@@ -69,12 +71,14 @@ public final class SoftwareKVM: HostKernel {
         }
     }
 
-    public func ioctl(_ handle: KernelHandle, _ request: IoctlRequest, _ argument: IoctlArgument) throws(Errno) -> Int32 {
+    public func ioctl(_ handle: KernelHandle, _ request: IoctlRequest, _ argument: IoctlArgument) throws(Errno) -> Int32
+    {
         switch handles[handle] {
         case .system: return try systemRequest(request, argument)
         case .sev: return try sevRequest(request, argument)
         case .vm(let vm): return try vm.request(request, argument)
-        case .vcpu(let vcpu, let vm): return try withExtendedLifetime(vm) { () throws(Errno) in try vcpu.request(request, argument) }
+        case .vcpu(let vcpu, let vm):
+            return try withExtendedLifetime(vm) { () throws(Errno) in try vcpu.request(request, argument) }
         case .memory, .guestMemfd: throw .ENOTTY
         case nil: throw .EBADF
         }
@@ -117,7 +121,9 @@ public final class SoftwareKVM: HostKernel {
     /// /dev/mem: a copy of what the memory bus shows at this moment. Stores to it reach nobody; guests' pages are
     /// ciphertext.
     private func mapPhysical(_ address: UInt64, _ byteCount: Int) throws(Errno) -> KernelMapping {
-        guard let bytes = systemMemory.hostSnapshot(spa: SPA(rawValue: address), byteCount: byteCount) else { throw .EINVAL }
+        guard let bytes = systemMemory.hostSnapshot(spa: SPA(rawValue: address), byteCount: byteCount) else {
+            throw .EINVAL
+        }
         let mapping = try KernelMapping.anonymous(byteCount: byteCount)
         mapping.write(bytes, at: 0)
         return mapping

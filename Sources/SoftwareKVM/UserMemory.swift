@@ -44,7 +44,9 @@ struct HostPage: Sendable {
         precondition(offset >= 0 && offset <= 4096 - bytes.count, "write outside the page")
         // SAFETY: as in store.
         unsafe bytes.withUnsafeBytes { source in
-            if let start = source.baseAddress { unsafe pointer.advanced(by: offset).copyMemory(from: start, byteCount: source.count) }
+            if let start = source.baseAddress {
+                unsafe pointer.advanced(by: offset).copyMemory(from: start, byteCount: source.count)
+            }
         }
     }
 
@@ -110,7 +112,8 @@ final class UserMemory: Sendable {
     func read(_ address: UInt64, byteCount: Int) throws(Errno) -> [UInt8] {
         guard isAccessible(address, byteCount: byteCount, writing: false) else { throw .EFAULT }
         // SAFETY: just found readable.
-        return unsafe [UInt8](UnsafeRawBufferPointer(start: UnsafeRawPointer(bitPattern: UInt(address)), count: byteCount))
+        return unsafe [UInt8](
+            UnsafeRawBufferPointer(start: UnsafeRawPointer(bitPattern: UInt(address)), count: byteCount))
     }
 
     /// copy_from_user of a structure.
@@ -126,7 +129,8 @@ final class UserMemory: Sendable {
         // SAFETY: just found writable; an array of ours overlaps it only if the caller passes our own memory.
         unsafe bytes.withUnsafeBytes { source in
             if let start = source.baseAddress {
-                unsafe _ = memmove(UnsafeMutableRawPointer(bitPattern: UInt(address)).unsafelyUnwrapped, start, source.count)
+                unsafe _ = memmove(
+                    UnsafeMutableRawPointer(bitPattern: UInt(address)).unsafelyUnwrapped, start, source.count)
             }
         }
     }

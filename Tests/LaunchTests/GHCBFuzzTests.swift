@@ -76,7 +76,9 @@ import TestSupport
         var random = SeededGenerator(seed: 21)
         let guest = try GHCBGuest()
         for _ in 0..<5000 {
-            let code = random.next() & 1 == 0 ? random.next() & 0xfff : [2, 4, 6, 0x10, 0x12, 0x14, 0x16, 0x80, 0x100][Int(random.next() % 9)]
+            let code =
+                random.next() & 1 == 0
+                ? random.next() & 0xfff : [2, 4, 6, 0x10, 0x12, 0x14, 0x16, 0x80, 0x100][Int(random.next() % 9)]
             _ = guest.vcpu.performVMGEXIT(ghcbMSR: value(&random) & ~0xfff | code)
             _ = guest.vcpu.complete()
         }

@@ -67,13 +67,15 @@ final class TestVM {
 
     func addMemory(slot: UInt32 = 0, gpa: UInt64 = 0, byteCount: Int = TestVM.memoryByteCount) throws {
         memfd = KernelHandle(
-            rawValue: try kernel.call(vm, .createGuestMemfd, reading: KVMCreateGuestMemfd(byteCount: UInt64(byteCount))))
+            rawValue: try kernel.call(vm, .createGuestMemfd, reading: KVMCreateGuestMemfd(byteCount: UInt64(byteCount)))
+        )
         let mapping = try kernel.map(.anonymous, offset: 0, byteCount: byteCount)
         shared = mapping
         try kernel.call(vm, .setUserMemoryRegion2, reading: region(slot: slot, gpa: gpa, byteCount: byteCount))
     }
 
-    func region(slot: UInt32 = 0, gpa: UInt64 = 0, byteCount: Int = TestVM.memoryByteCount) -> KVMUserspaceMemoryRegion2 {
+    func region(slot: UInt32 = 0, gpa: UInt64 = 0, byteCount: Int = TestVM.memoryByteCount) -> KVMUserspaceMemoryRegion2
+    {
         var region = KVMUserspaceMemoryRegion2()
         region.slot = slot
         region.flags = KVMUserspaceMemoryRegion2.guestMemfdFlag

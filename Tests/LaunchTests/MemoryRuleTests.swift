@@ -131,7 +131,10 @@ import Testing
         #expect(try check(vm.vm, .syncRegisters) == 0)
         #expect(try check(vm.vm, .smm) == 0)
         #expect(try check(vm.vm, .guestMemfd) == 1)
-        #expect(errno { try kernel.call(vm.vm, .enableCapability, reading: KVMEnableCapability(.exitHypercall, argument: 2)) } == .EINVAL)
+        #expect(
+            errno {
+                try kernel.call(vm.vm, .enableCapability, reading: KVMEnableCapability(.exitHypercall, argument: 2))
+            } == .EINVAL)
         #expect(errno { try kernel.call(vm.kvm, IoctlRequest(rawValue: 0xae99)) } == .EINVAL)
         #expect(errno { try kernel.call(vm.vm, .run) } == .ENOTTY)
         #expect(errno { try kernel.call(vm.sev, .run) } == .EINVAL)
@@ -178,6 +181,24 @@ import Testing
             errno { try vm.kernel.call(vm.kvm, .getDeviceAttribute, reading: KVMDeviceAttribute(group: 1)) } == .EFAULT)
     }
 
+    @Test func handlesKeepTheirObjectsAlive() throws {
+        let vm = try TestVM(readyForLaunch: true)
+        let page = try #require(vm.runPage)
+        // The VM's own handle may go first; the vCPU works, and its mapping outlives everything.
+        vm.kernel.close(vm.vm)
+        #expect(errno { try vm.kernel.call(vm.vm, .checkExtension, value: 0) } == .EBADF)
+        var state = KVMMPState()
+        #expect(errno { try vm.kernel.call(vm.vcpu, .getMPState, &state) } == nil)
+        vm.kernel.close(vm.vcpu)
+        vm.kernel.close(vm.memfd)
+        page.immediateExit = true
+        #expect(page.immediateExit)
+        // Numbers are given out again, the lowest first.
+        let again = try vm.kernel.open(.sev)
+        #expect(again == vm.vm)
+        vm.kernel.close(KernelHandle(rawValue: 4711))
+    }
+
     @Test func sevDevice() throws {
         let vm = try TestVM()
         var status = SNPUserStatus()
@@ -200,6 +221,11 @@ import Testing
         }
         #expect(legacyErrno == nil)
         #expect(legacy.apiMajor == 1)
+        var commit = SEVIssueCommand(.snpCommit)
+        #expect(LaunchTests.errno { try vm.kernel.call(vm.sev, .sevIssueCommand, &commit) } == nil)
+        var unsupported = SEVIssueCommand(.pekGenerate)
+        #expect(LaunchTests.errno { try vm.kernel.call(vm.sev, .sevIssueCommand, &unsupported) } == .EIO)
+        #expect(unsupported.error == SEVStatus.unsupported.rawValue)
         for number: UInt32 in [13, 14, 1000] {
             var command = SEVIssueCommand(SEVDeviceCommand(rawValue: number))
             #expect(LaunchTests.errno { try vm.kernel.call(vm.sev, .sevIssueCommand, &command) } == .EINVAL)

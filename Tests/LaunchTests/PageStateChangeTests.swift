@@ -116,7 +116,8 @@ import Testing
             #expect(guest.ghcb[.exitInfo2] == 0x1_0000_0002)
         }
         // Already done, already past the end, and operations that are hints.
-        #expect(send(guest, end: 0, [PageStateChangeEntry(frame: 1, operation: .makeShared, currentPage: 1)]) == .resume)
+        #expect(
+            send(guest, end: 0, [PageStateChangeEntry(frame: 1, operation: .makeShared, currentPage: 1)]) == .resume)
         #expect(guest.ghcb[.exitInfo2] == 0)
         #expect(currentEntry(guest) == 1)
         #expect(send(guest, current: 7, end: 3, [good]) == .resume)

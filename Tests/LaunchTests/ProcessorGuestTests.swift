@@ -37,7 +37,8 @@ import Testing
         let code: [UInt8] =
             Code.load(0x8000) + [0xb9, 0x30, 0x01, 0x01, 0xc0, 0x31, 0xd2, 0x0f, 0x30, 0xf3, 0x0f, 0x01, 0xd9]
         let guest = try ProcessorGuest(
-            snp: true, code: code, data: [(0x8000, UInt64(0x77_1100).kernelBytes), (0x9000, UInt64(0x66_1100).kernelBytes)])
+            snp: true, code: code,
+            data: [(0x8000, UInt64(0x77_1100).kernelBytes), (0x9000, UInt64(0x66_1100).kernelBytes)])
         guest.vm.kernel.swapPages(8, 9, in: guest.vm.memfd)
         #expect(guest.run() == .failure(.EFAULT))
         #expect(guest.runPage.exitReason == .memoryFault)
@@ -156,7 +157,8 @@ import Testing
         var gate = [UInt8](repeating: 0, count: 16)
         gate.replaceSubrange(0..<8, with: [0x00, 0x01, 0x10, 0x00, 0x00, 0x8e, 0x01, 0x00])
         let descriptors: [UInt8] = [
-            0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0x9b, 0xaf, 0, 0xff, 0xff, 0, 0, 0, 0x93,
+            0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0x9b, 0xaf, 0, 0xff, 0xff, 0, 0, 0,
+            0x93,
             0xcf, 0,
         ]
         // The last 4 KiB of the mapped 2 MiB is the local APIC.
@@ -164,7 +166,8 @@ import Testing
         let guest = try ProcessorGuest(
             snp: false, code: [0x0f, 0x01, 0x14, 0x25, 0x10, 0x70, 0x00, 0x00] + code,
             data: [
-                (0x1_0100, [0x48, 0xcf]), (0x6340, gate), (0x7000, UInt16(0xfff).kernelBytes + UInt64(0x6000).kernelBytes),
+                (0x1_0100, [0x48, 0xcf]), (0x6340, gate),
+                (0x7000, UInt16(0xfff).kernelBytes + UInt64(0x6000).kernelBytes),
                 (0x7010, UInt16(31).kernelBytes + UInt64(0x7020).kernelBytes), (0x7020, descriptors),
                 (0x5000 + 8 * 511, apicPage.kernelBytes),
             ])

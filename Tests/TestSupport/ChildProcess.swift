@@ -75,7 +75,7 @@ public final class ChildProcess {
         var actions = posix_spawn_file_actions_t()
         posix_spawn_file_actions_init(&actions)
         defer { posix_spawn_file_actions_destroy(&actions) }
-        var flags = Int16(POSIX_SPAWN_SETSIGDEF)
+        var flags = Int16(POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK)
         switch files {
         case .files(let input, let output, let error):
             for (number, file) in [input, output, error].enumerated() {
@@ -102,6 +102,10 @@ public final class ChildProcess {
         sigemptyset(&defaults)
         sigaddset(&defaults, SIGPIPE)
         posix_spawnattr_setsigdefault(&attributes, &defaults)
+        // The threads that tests run on block signals; the program must get them.
+        var none = sigset_t()
+        sigemptyset(&none)
+        posix_spawnattr_setsigmask(&attributes, &none)
         posix_spawnattr_setflags(&attributes, flags)
         let code = posix_spawnp(&child, path, &actions, &attributes, words, environ)
         guard code == 0 else {

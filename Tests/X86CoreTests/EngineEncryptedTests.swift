@@ -16,9 +16,12 @@ import X86Defs
     }
 
     private static let intercepts: [([UInt8], UInt64)] = [
-        (code("cpuid", "0fa2"), 0x72), (code("in al, dx", "ec"), 0x7b), (code("out 0x80, al", "e680"), 0x7b), (code("rep outsb", "f36e"), 0x7b),
-        (code("rdmsr", "0f32"), 0x7c), (code("wrmsr", "0f30"), 0x7c), (code("wbinvd", "0f09"), 0x89), (code("vmmcall", "0f01d9"), 0x81), (code("mov rax, dr7", "0f21f8"), 0x27),
-        (code("mov dr7, rax", "0f23f8"), 0x37), (code("monitor", "0f01c8"), 0x8a), (code("mwait", "0f01c9"), 0x8b), (code("rdpmc", "0f33"), 0x6f),
+        (code("cpuid", "0fa2"), 0x72), (code("in al, dx", "ec"), 0x7b), (code("out 0x80, al", "e680"), 0x7b),
+        (code("rep outsb", "f36e"), 0x7b),
+        (code("rdmsr", "0f32"), 0x7c), (code("wrmsr", "0f30"), 0x7c), (code("wbinvd", "0f09"), 0x89),
+        (code("vmmcall", "0f01d9"), 0x81), (code("mov rax, dr7", "0f21f8"), 0x27),
+        (code("mov dr7, rax", "0f23f8"), 0x37), (code("monitor", "0f01c8"), 0x8a), (code("mwait", "0f01c9"), 0x8b),
+        (code("rdpmc", "0f33"), 0x6f),
     ]
 
     @Test("#VC carries the exit code", arguments: intercepts)
@@ -37,7 +40,9 @@ import X86Defs
         #expect(e?.errorCode == 0x72)
     }
 
-    private static let accesses = [code("mov eax, [rdi]", "8b07"), code("mov [rdi], eax", "8907"), code("add [rdi], eax", "0107")]
+    private static let accesses = [
+        code("mov eax, [rdi]", "8b07"), code("mov [rdi], eax", "8907"), code("add [rdi], eax", "0107"),
+    ]
 
     @Test("device accesses", arguments: accesses)
     func device(_ bytes: [UInt8]) {
@@ -52,7 +57,9 @@ import X86Defs
         let g = guest()
         g.machine.map(EngineGuest.device, to: EngineGuest.deviceGPA | 1 << 51, 3)
         g.state.generalRegisters[7] = EngineGuest.device
-        #expect(g.run(code("mov eax, [rdi]", "8b07")) == .nestedPageFault(gpa: EngineGuest.deviceGPA, encrypted: true, access: .read))
+        #expect(
+            g.run(code("mov eax, [rdi]", "8b07"))
+                == .nestedPageFault(gpa: EngineGuest.deviceGPA, encrypted: true, access: .read))
     }
 
     @Test func pageNotValidated() {
@@ -101,7 +108,9 @@ import X86Defs
         #expect(g.run(code("pvalidate; setc bl; hlt", "f20f01ff0f92c3f4")) == .halt)
         #expect(g[3] & 1 == 1)
         g.memory.pvalidateResult = nil
-        #expect(g.run(code("pvalidate; hlt", "f20f01fff4")) == .nestedPageFault(gpa: 0x1_3000, encrypted: true, access: .write))
+        #expect(
+            g.run(code("pvalidate; hlt", "f20f01fff4"))
+                == .nestedPageFault(gpa: 0x1_3000, encrypted: true, access: .write))
         #expect(g.processor.rip == EngineGuest.code)
         let user = guest(cpl: 3)
         #expect(user.fault(code("pvalidate", "f20f01ff"))?.vector == 13)

@@ -11,7 +11,10 @@ import X86Defs
     @Test func divideErrors() {
         let g = EngineGuest()
         g.state.generalRegisters[1] = 0
-        #expect(g.fault(code("nop; div ecx", "90f7f1")) == CaughtException(vector: 0, rip: EngineGuest.code + 1, rflags: 0x1_0202, rsp: g.state.generalRegisters[4], cs: 0x10))
+        #expect(
+            g.fault(code("nop; div ecx", "90f7f1"))
+                == CaughtException(
+                    vector: 0, rip: EngineGuest.code + 1, rflags: 0x1_0202, rsp: g.state.generalRegisters[4], cs: 0x10))
         g.state.generalRegisters[1] = 1
         g.state.generalRegisters[2] = 1
         #expect(g.fault(code("div ecx", "f7f1"))?.vector == 0)
@@ -92,7 +95,8 @@ import X86Defs
     }
 
     private static let privilegedInstructions = [
-        code("hlt", "f4"), code("cli", "fa"), code("mov rax, cr0", "0f20c0"), code("wrmsr", "0f30"), code("invlpg [rdi]", "0f013f"), code("swapgs", "0f01f8"), code("in al, dx", "ec"), code("lgdt [rdi]", "0f0117"),
+        code("hlt", "f4"), code("cli", "fa"), code("mov rax, cr0", "0f20c0"), code("wrmsr", "0f30"),
+        code("invlpg [rdi]", "0f013f"), code("swapgs", "0f01f8"), code("in al, dx", "ec"), code("lgdt [rdi]", "0f0117"),
         code("wbinvd", "0f09"), code("clts", "0f06"), code("mov rax, dr7", "0f21f8"),
     ]
 
@@ -154,7 +158,10 @@ import X86Defs
         g.machine.map(0x50_0000, to: 0x1_2000, 7)
         g.machine.map(0x40_1000, to: 0x1_1000, 5)
         g.memory.write(code("int3", "cc"), at: 0x1_1000)
-        let exit = g.run(code("push 0x2b; push 0x500800; push 0x202; push 0x33; push 0x401000; iretq", "6a2b680008500068020200006a33680010400048cf"))
+        let exit = g.run(
+            code(
+                "push 0x2b; push 0x500800; push 0x202; push 0x33; push 0x401000; iretq",
+                "6a2b680008500068020200006a33680010400048cf"))
         #expect(exit == .halt)
         let e = g.machine.caught()
         #expect(e == CaughtException(vector: 3, rip: 0x40_1001, rflags: 0x202, rsp: 0x50_0800, cs: 0x33))
@@ -165,14 +172,18 @@ import X86Defs
     @Test func systemCall() {
         let g = EngineGuest(cpl: 3)
         g.machine.map(0x40_1000, to: 0x1_1000, 1)
-        g.memory.write(code("pushfq; pop rbx; mov r12, cs; mov r13, ss; sysretq", "9c5b418ccc418cd5480f07"), at: 0x1_1000)
+        g.memory.write(
+            code("pushfq; pop rbx; mov r12, cs; mov r13, ss; sysretq", "9c5b418ccc418cd5480f07"), at: 0x1_1000)
         g.state.star = 0x10 << 32 | 0x23 << 48
         g.state.lstar = 0x40_1000
         g.state.sfmask = 0x200
         g.state.rflags = 0x206
         // SYSCALL does not change the stack; here the kernel pushes onto the user's.
         let e = g.fault(code("syscall; int3", "0f05cc"))
-        #expect(e == CaughtException(vector: 3, rip: EngineGuest.code + 3, rflags: 0x206, rsp: g.state.generalRegisters[4], cs: 0x33))
+        #expect(
+            e
+                == CaughtException(
+                    vector: 3, rip: EngineGuest.code + 3, rflags: 0x206, rsp: g.state.generalRegisters[4], cs: 0x33))
         #expect(g[1] == EngineGuest.code + 2)
         #expect(g[11] == 0x206)
         #expect(g[3] == 6)
@@ -217,7 +228,9 @@ import X86Defs
         let g = EngineGuest()
         g.state.generalRegisters[0] = 0xffff_ffff_ffff_ff00
         g.state.generalRegisters[2] = 0x3fd
-        #expect(g.run(code("in al, dx; mov rbx, rax; in eax, 0x80; hlt", "ec4889c3e580f4")) == .io(IOAccess(port: 0x3fd, byteCount: 1, write: false)))
+        #expect(
+            g.run(code("in al, dx; mov rbx, rax; in eax, 0x80; hlt", "ec4889c3e580f4"))
+                == .io(IOAccess(port: 0x3fd, byteCount: 1, write: false)))
         #expect(g.processor.rip == EngineGuest.code)
         g.processor.completeIO(value: 0x60)
         #expect(g.machine.run() == .io(IOAccess(port: 0x80, byteCount: 4, write: false)))
@@ -231,7 +244,9 @@ import X86Defs
         let g = EngineGuest()
         g.state.generalRegisters[0] = 0x1234_5678
         g.state.generalRegisters[2] = 0x3f8
-        #expect(g.run(code("out dx, ax; hlt", "66eff4")) == .io(IOAccess(port: 0x3f8, byteCount: 2, write: true, value: 0x5678)))
+        #expect(
+            g.run(code("out dx, ax; hlt", "66eff4"))
+                == .io(IOAccess(port: 0x3f8, byteCount: 2, write: true, value: 0x5678)))
         g.processor.completeIO(value: 0)
         #expect(g.machine.run() == .halt)
     }
@@ -243,7 +258,8 @@ import X86Defs
         g.state.generalRegisters[1] = 3
         g.state.generalRegisters[2] = 0xe9
         var seen: [UInt32] = []
-        var exit = g.run(code("rep outsb; mov edi, 0x500100; mov ecx, 2; rep insw; hlt", "f36ebf00015000b90200000066f36df4"))
+        var exit = g.run(
+            code("rep outsb; mov edi, 0x500100; mov ecx, 2; rep insw; hlt", "f36ebf00015000b90200000066f36df4"))
         while case .io(let access) = exit, access.write {
             seen.append(access.value)
             g.processor.completeIO(value: 0)
@@ -309,9 +325,12 @@ import X86Defs
         let g = EngineGuest()
         g.state.cr0 |= CR0.ts
         let vectorInstructions = [
-            code("movups xmm0, [rdi]", "0f1007"), code("pxor xmm0, xmm1", "660fefc1"), code("addsd xmm0, xmm1", "f20f58c1"), code("paddb mm0, mm1", "0ffcc1"),
+            code("movups xmm0, [rdi]", "0f1007"), code("pxor xmm0, xmm1", "660fefc1"),
+            code("addsd xmm0, xmm1", "f20f58c1"), code("paddb mm0, mm1", "0ffcc1"),
         ]
-        let others = [code("fld1", "d9e8"), code("fxsave [rdi]", "0fae07"), code("fwait", "9b"), code("ldmxcsr [rdi]", "0fae17")]
+        let others = [
+            code("fld1", "d9e8"), code("fxsave [rdi]", "0fae07"), code("fwait", "9b"), code("ldmxcsr [rdi]", "0fae17"),
+        ]
         for bytes in vectorInstructions + others {
             #expect(g.fault(bytes)?.vector == 7, "\(bytes.hex)")
         }
@@ -355,7 +374,10 @@ import X86Defs
         let g = EngineGuest()
         for i in 0..<32 { g.state.xmm[i] = UInt64(i) &* 0x0101_0101_0101_0101 }
         g.state.mxcsr = 0x1fa0
-        let exit = g.run(code("fninit; fld1; fldpi; fxsave64 [rdi]; fninit; pxor xmm3, xmm3; mov dword ptr [rdi+512], 0x1f80; ldmxcsr [rdi+512]; fxrstor64 [rdi]; fxsave64 [rdi+1024]; hlt", "dbe3d9e8d9eb480fae07dbe3660fefdbc78700020000801f00000fae9700020000480fae0f480fae8700040000f4"))
+        let exit = g.run(
+            code(
+                "fninit; fld1; fldpi; fxsave64 [rdi]; fninit; pxor xmm3, xmm3; mov dword ptr [rdi+512], 0x1f80; ldmxcsr [rdi+512]; fxrstor64 [rdi]; fxsave64 [rdi+1024]; hlt",
+                "dbe3d9e8d9eb480fae07dbe3660fefdbc78700020000801f00000fae9700020000480fae0f480fae8700040000f4"))
         #expect(exit == .halt)
         #expect(g.data(0) & 0xffff_ffff_ffff == 0x00c0_3000_037f)
         #expect(g.data(24) == 0x0000_ffff_0000_1fa0)
@@ -370,7 +392,10 @@ import X86Defs
 
     @Test func environment() {
         let g = EngineGuest()
-        let exit = g.run(code("fninit; fldpi; fldz; fnsave [rdi]; fnstsw ax; frstor [rdi]; fstp qword ptr [rdi+256]; fstp qword ptr [rdi+264]; hlt", "dbe3d9ebd9eedd37dfe0dd27dd9f00010000dd9f08010000f4"))
+        let exit = g.run(
+            code(
+                "fninit; fldpi; fldz; fnsave [rdi]; fnstsw ax; frstor [rdi]; fstp qword ptr [rdi+256]; fstp qword ptr [rdi+264]; hlt",
+                "dbe3d9ebd9eedd37dfe0dd27dd9f00010000dd9f08010000f4"))
         #expect(exit == .halt)
         #expect(g[0] & 0xffff == 0)
         #expect(g.data(0) & 0xffff == 0x37f)

@@ -8,9 +8,11 @@ import X86Defs
 @Suite struct EngineMemoryTests {
     // MARK: Page faults
 
-    @Test("page-fault error codes", arguments: [
-        (0, false, UInt64(0)), (0, true, 2), (3, false, 4), (3, true, 6),
-    ])
+    @Test(
+        "page-fault error codes",
+        arguments: [
+            (0, false, UInt64(0)), (0, true, 2), (3, false, 4), (3, true, 6),
+        ])
     func notPresent(_ cpl: Int, _ write: Bool, _ error: UInt64) {
         let g = EngineGuest(cpl: cpl)
         g.state.generalRegisters[7] = 0x50_3010
@@ -21,7 +23,8 @@ import X86Defs
         #expect(g.processor.state.cr2 == 0x50_3010)
     }
 
-    @Test("writes to a read-only page", arguments: [(3, true, UInt64?(7)), (3, false, 7), (0, true, 3), (0, false, nil)])
+    @Test(
+        "writes to a read-only page", arguments: [(3, true, UInt64?(7)), (3, false, 7), (0, true, 3), (0, false, nil)])
     func readOnly(_ cpl: Int, _ protect: Bool, _ error: UInt64?) {
         let g = EngineGuest(cpl: cpl)
         let leaf = g.machine.leaf(EngineGuest.data)
@@ -86,7 +89,10 @@ import X86Defs
         g.machine.map(0x50_4000, to: tableGPA, FlatMachine.present | FlatMachine.writable)
         g.state.generalRegisters[6] = 0x50_4000 + UInt64(leaf & 0xfff)
         g.state.generalRegisters[3] = 0x1_3000 | 3
-        #expect(g.run(code("mov rax, [rdi]; mov [rsi], rbx; invlpg [rdi]; mov rcx, [rdi]; hlt", "488b0748891e0f013f488b0ff4")) == .halt)
+        #expect(
+            g.run(
+                code("mov rax, [rdi]; mov [rsi], rbx; invlpg [rdi]; mov rcx, [rdi]; hlt", "488b0748891e0f013f488b0ff4"))
+                == .halt)
         #expect(g[0] == 1)
         #expect(g[1] == 2)
     }
@@ -97,7 +103,10 @@ import X86Defs
         let g = EngineGuest()
         g.memory.write([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16], at: 0x1_2ff8)
         g.state.generalRegisters[7] = 0x50_0ffd
-        let exit = g.run(code("mov rax, [rdi]; add dword ptr [rdi], 0x01010101; mov ecx, [rdi]; movups xmm0, [rdi-5]; movups [0x500100], xmm0; mov [rdi-4], rax; hlt", "488b078107010101018b0f0f1047fb0f11042500015000488947fcf4"))
+        let exit = g.run(
+            code(
+                "mov rax, [rdi]; add dword ptr [rdi], 0x01010101; mov ecx, [rdi]; movups xmm0, [rdi-5]; movups [0x500100], xmm0; mov [rdi-4], rax; hlt",
+                "488b078107010101018b0f0f1047fb0f11042500015000488947fcf4"))
         #expect(exit == .halt)
         #expect(g[0] == 0x0d0c_0b0a_0908_0706)
         #expect(g[1] == 0x0a09_0807)
@@ -110,7 +119,10 @@ import X86Defs
     @Test func crossingStack() {
         let g = EngineGuest()
         g.state.generalRegisters[4] = 0x50_1004
-        let exit = g.run(code("mov rax, 0x1122334455667788; push rax; pop rbx; call f; jmp e; f: mov rcx, [rsp]; ret; e: hlt", "48b88877665544332211505be802000000eb05488b0c24c3f4"))
+        let exit = g.run(
+            code(
+                "mov rax, 0x1122334455667788; push rax; pop rbx; call f; jmp e; f: mov rcx, [rsp]; ret; e: hlt",
+                "48b88877665544332211505be802000000eb05488b0c24c3f4"))
         #expect(exit == .halt)
         #expect(g[3] == 0x1122_3344_5566_7788)
         #expect(g[1] == EngineGuest.code + 0x11)
@@ -139,7 +151,10 @@ import X86Defs
 
     @Test func modifiesAnotherBlock() {
         let g = EngineGuest()
-        let exit = g.run(code("call f; mov ebx, eax; mov byte ptr [0x400016], 7; call f; hlt; .org 0x15; f: mov eax, 3; ret", "e81000000089c3c604251600400007e801000000f4b803000000c3"))
+        let exit = g.run(
+            code(
+                "call f; mov ebx, eax; mov byte ptr [0x400016], 7; call f; hlt; .org 0x15; f: mov eax, 3; ret",
+                "e81000000089c3c604251600400007e801000000f4b803000000c3"))
         #expect(exit == .halt)
         #expect(g[3] == 3)
         #expect(g[0] == 7)
@@ -148,7 +163,10 @@ import X86Defs
     @Test func modifiesAnotherPage() {
         let g = EngineGuest()
         g.memory.write(code("mov eax, 3; ret", "b803000000c3"), at: 0x1_1000)
-        let exit = g.run(code("mov esi, 0x401000; call rsi; mov ebx, eax; mov byte ptr [rsi+1], 7; call rsi; hlt", "be00104000ffd689c3c6460107ffd6f4"))
+        let exit = g.run(
+            code(
+                "mov esi, 0x401000; call rsi; mov ebx, eax; mov byte ptr [rsi+1], 7; call rsi; hlt",
+                "be00104000ffd689c3c6460107ffd6f4"))
         #expect(exit == .halt)
         #expect(g[3] == 3)
         #expect(g[0] == 7)
@@ -158,7 +176,10 @@ import X86Defs
     @Test func modifiesACrossingInstruction() {
         let g = EngineGuest()
         g.memory.write(code("mov eax, 0x01020304; ret", "b804030201c3"), at: 0x1_0ffe)
-        let exit = g.run(code("mov esi, 0x400ffe; call rsi; mov ebx, eax; mov byte ptr [rsi+4], 9; call rsi; hlt", "befe0f4000ffd689c3c6460409ffd6f4"))
+        let exit = g.run(
+            code(
+                "mov esi, 0x400ffe; call rsi; mov ebx, eax; mov byte ptr [rsi+4], 9; call rsi; hlt",
+                "befe0f4000ffd689c3c6460409ffd6f4"))
         #expect(exit == .halt)
         #expect(g[3] == 0x0102_0304)
         #expect(g[0] == 0x0902_0304)
@@ -166,7 +187,10 @@ import X86Defs
 
     @Test func stringStoreIntoCode() {
         let g = EngineGuest()
-        let exit = g.run(code("call f; mov ebx, eax; mov edi, 0x400021; mov al, 7; mov ecx, 1; rep stosb; call f; hlt; .org 0x20; f: mov eax, 3; ret", "e81b00000089c3bf21004000b007b901000000f3aae806000000f40000000000b803000000c3"))
+        let exit = g.run(
+            code(
+                "call f; mov ebx, eax; mov edi, 0x400021; mov al, 7; mov ecx, 1; rep stosb; call f; hlt; .org 0x20; f: mov eax, 3; ret",
+                "e81b00000089c3bf21004000b007b901000000f3aae806000000f40000000000b803000000c3"))
         #expect(exit == .halt)
         #expect(g[3] == 3)
         #expect(g[0] == 7)
@@ -175,9 +199,17 @@ import X86Defs
     /// The engine's own stores (strings, x87) are seen by the block that runs.
     @Test func stringStoreIntoItsOwnBlock() {
         let g = EngineGuest()
-        #expect(g.run(code("mov edi, 0x400010; mov al, 7; mov ecx, 1; rep stosb; nop; mov ebx, 3; hlt", "bf10004000b007b901000000f3aa90bb03000000f4")) == .halt)
+        #expect(
+            g.run(
+                code(
+                    "mov edi, 0x400010; mov al, 7; mov ecx, 1; rep stosb; nop; mov ebx, 3; hlt",
+                    "bf10004000b007b901000000f3aa90bb03000000f4")) == .halt)
         #expect(g[3] == 7)
-        #expect(g.run(code("fld1; mov ecx, 0x40000a; fist dword ptr [rcx]; mov ebx, 0x55555555; hlt", "d9e8b90a004000db11bb55555555f4")) == .halt)
+        #expect(
+            g.run(
+                code(
+                    "fld1; mov ecx, 0x40000a; fist dword ptr [rcx]; mov ebx, 0x55555555; hlt",
+                    "d9e8b90a004000db11bb55555555f4")) == .halt)
         #expect(g[3] == 1)
     }
 
@@ -218,7 +250,9 @@ import X86Defs
     @Test func deviceReadModifyWrite() {
         let g = EngineGuest()
         g.state.generalRegisters[7] = EngineGuest.device
-        #expect(g.run(code("add dword ptr [rdi], 5; hlt", "830705f4")) == .mmio(gpa: EngineGuest.deviceGPA, byteCount: 4, write: false, value: 0))
+        #expect(
+            g.run(code("add dword ptr [rdi], 5; hlt", "830705f4"))
+                == .mmio(gpa: EngineGuest.deviceGPA, byteCount: 4, write: false, value: 0))
         g.processor.completeMMIO(value: 10)
         #expect(g.machine.run() == .mmio(gpa: EngineGuest.deviceGPA, byteCount: 4, write: true, value: 15))
         #expect(g.machine.run() == .halt)
@@ -238,7 +272,9 @@ import X86Defs
         let g = EngineGuest()
         g.memory.faulting = [0x1_2000]
         g.setData(0, 99)
-        #expect(g.run(code("mov rax, [rdi]; hlt", "488b07f4")) == .nestedPageFault(gpa: 0x1_2000, encrypted: false, access: .read))
+        #expect(
+            g.run(code("mov rax, [rdi]; hlt", "488b07f4"))
+                == .nestedPageFault(gpa: 0x1_2000, encrypted: false, access: .read))
         #expect(g.processor.rip == EngineGuest.code)
         g.memory.faulting = []
         #expect(g.machine.run() == .halt)
@@ -324,7 +360,11 @@ import X86Defs
         g.state.generalRegisters[6] = 0x50_0000
         g.state.generalRegisters[7] = 0x50_1000
         g.state.generalRegisters[1] = 5
-        #expect(g.run(code("repe cmpsb; setb bl; mov edx, ecx; mov edi, 0x500000; mov ecx, 100; mov al, 4; repne scasb; sete bh; hlt", "f3a60f92c389cabf00005000b964000000b004f2ae0f94c7f4")) == .halt)
+        #expect(
+            g.run(
+                code(
+                    "repe cmpsb; setb bl; mov edx, ecx; mov edi, 0x500000; mov ecx, 100; mov al, 4; repne scasb; sete bh; hlt",
+                    "f3a60f92c389cabf00005000b964000000b004f2ae0f94c7f4")) == .halt)
         #expect(g[3] == 0x0101)
         #expect(g[2] == 1)
         #expect(g[1] == 96)

@@ -6,11 +6,16 @@ import X86Core
 
 @Suite struct FloatPathTests {
     private static let instructions = [
-        code("addsd xmm0, xmm1; hlt", "f20f58c1f4"), code("subsd xmm0, xmm1; hlt", "f20f5cc1f4"), code("mulsd xmm0, xmm1; hlt", "f20f59c1f4"), code("divsd xmm0, xmm1; hlt", "f20f5ec1f4"),
-        code("sqrtsd xmm0, xmm1; hlt", "f20f51c1f4"), code("minsd xmm0, xmm1; hlt", "f20f5dc1f4"), code("maxsd xmm0, xmm1; hlt", "f20f5fc1f4"), code("addps xmm0, xmm1; hlt", "0f58c1f4"),
-        code("subps xmm0, xmm1; hlt", "0f5cc1f4"), code("mulps xmm0, xmm1; hlt", "0f59c1f4"), code("divps xmm0, xmm1; hlt", "0f5ec1f4"), code("sqrtps xmm0, xmm1; hlt", "0f51c1f4"),
-        code("addss xmm0, xmm1; hlt", "f30f58c1f4"), code("mulpd xmm0, xmm1; hlt", "660f59c1f4"), code("ucomisd xmm0, xmm1; hlt", "660f2ec1f4"), code("comiss xmm0, xmm1; hlt", "0f2fc1f4"),
-        code("cvttsd2si eax, xmm1; hlt", "f20f2cc1f4"), code("cvttss2si rax, xmm1; hlt", "f3480f2cc1f4"), code("cvtsi2sd xmm0, rbx; hlt", "f2480f2ac3f4"),
+        code("addsd xmm0, xmm1; hlt", "f20f58c1f4"), code("subsd xmm0, xmm1; hlt", "f20f5cc1f4"),
+        code("mulsd xmm0, xmm1; hlt", "f20f59c1f4"), code("divsd xmm0, xmm1; hlt", "f20f5ec1f4"),
+        code("sqrtsd xmm0, xmm1; hlt", "f20f51c1f4"), code("minsd xmm0, xmm1; hlt", "f20f5dc1f4"),
+        code("maxsd xmm0, xmm1; hlt", "f20f5fc1f4"), code("addps xmm0, xmm1; hlt", "0f58c1f4"),
+        code("subps xmm0, xmm1; hlt", "0f5cc1f4"), code("mulps xmm0, xmm1; hlt", "0f59c1f4"),
+        code("divps xmm0, xmm1; hlt", "0f5ec1f4"), code("sqrtps xmm0, xmm1; hlt", "0f51c1f4"),
+        code("addss xmm0, xmm1; hlt", "f30f58c1f4"), code("mulpd xmm0, xmm1; hlt", "660f59c1f4"),
+        code("ucomisd xmm0, xmm1; hlt", "660f2ec1f4"), code("comiss xmm0, xmm1; hlt", "0f2fc1f4"),
+        code("cvttsd2si eax, xmm1; hlt", "f20f2cc1f4"), code("cvttss2si rax, xmm1; hlt", "f3480f2cc1f4"),
+        code("cvtsi2sd xmm0, rbx; hlt", "f2480f2ac3f4"),
         code("cvtsi2ss xmm0, rbx; hlt", "f3480f2ac3f4"), code("cvtsi2sd xmm0, ebx; hlt", "f20f2ac3f4"),
     ]
 

@@ -26,7 +26,8 @@ enum HardwareFile {
 struct HardwareVectorTests {
     private func check(_ report: VectorReport) {
         let failures = report.failures.joined(separator: "\n")
-        #expect(report.passed == report.total, "\(report.total - report.passed) of \(report.total) differ:\n\(failures)")
+        #expect(
+            report.passed == report.total, "\(report.total - report.passed) of \(report.total) differ:\n\(failures)")
         #expect(report.total > 0)
     }
 

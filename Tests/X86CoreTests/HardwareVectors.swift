@@ -152,7 +152,9 @@ final class VectorMachine {
     func run(_ line: ArraySlice<UInt8>) -> String? {
         let comment = line.firstIndex(of: 0x3b) ?? line.endIndex
         var r = FieldReader(line[..<comment])
-        guard let code = r.word(), let stateWord = r.word(), let exceptionWord = r.word() else { return "unreadable line" }
+        guard let code = r.word(), let stateWord = r.word(), let exceptionWord = r.word() else {
+            return "unreadable line"
+        }
         let start = states[decimalValue(stateWord)]
         let memory = machine.memory, p = machine.processor
 

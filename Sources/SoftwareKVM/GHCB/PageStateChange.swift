@@ -45,7 +45,8 @@ package struct PageStateChange: Equatable, Sendable {
     /// Finds the next range to convert.
     package mutating func next() -> Step {
         while true {
-            guard Int(header.endEntry) < PageStateChangeHeader.maximumEntryCount, Int(header.endEntry) < entries.count else {
+            guard Int(header.endEntry) < PageStateChangeHeader.maximumEntryCount, Int(header.endEntry) < entries.count
+            else {
                 return .finished(.invalidHeader)
             }
             var index = Int(header.currentEntry)
@@ -58,7 +59,9 @@ package struct PageStateChange: Equatable, Sendable {
                 frame = entry.frame
                 isLarge = entry.is2MiB
                 pageCount = isLarge ? 512 : 1
-                if UInt64(entry.currentPage) > pageCount || frame & (pageCount - 1) != 0 { return .finished(.invalidEntry) }
+                if UInt64(entry.currentPage) > pageCount || frame & (pageCount - 1) != 0 {
+                    return .finished(.invalidEntry)
+                }
                 if entry.currentPage != 0 {
                     // A 2 MiB entry that is partly done goes on in 4 KiB pages.
                     pageCount -= UInt64(entry.currentPage)
@@ -88,7 +91,8 @@ package struct PageStateChange: Equatable, Sendable {
             case .makePrivate, .makeShared:
                 return .convert(
                     gpa: frame << 12, pageCount: pageCount,
-                    attributes: (first.operation == .makePrivate ? Self.encrypted : 0) | (first.is2MiB ? Self.size2MiB : 0))
+                    attributes: (first.operation == .makePrivate ? Self.encrypted : 0)
+                        | (first.is2MiB ? Self.size2MiB : 0))
             default:
                 // PSMASH and UNSMASH are hints; KVM takes them as done.
                 complete()

@@ -11,7 +11,9 @@ package struct ScratchArea: Equatable, Sendable {
 
     /// Nil when the guest's numbers do not describe an area: "invalid scratch area".
     package init?(scratch: UInt64, byteCount: UInt64, ghcbGPA: UInt64) {
-        guard scratch != 0, !scratch.addingReportingOverflow(byteCount).overflow, byteCount <= 1 << 32 else { return nil }
+        guard scratch != 0, !scratch.addingReportingOverflow(byteCount).overflow, byteCount <= 1 << 32 else {
+            return nil
+        }
         if scratch & ~4095 == ghcbGPA {
             guard
                 GHCB.pageOffset(ofScratch: scratch, byteCount: Int(byteCount), ghcbGPA: ghcbGPA) != nil

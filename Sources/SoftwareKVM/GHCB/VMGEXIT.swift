@@ -107,7 +107,8 @@ extension VirtualCPU {
     // MARK: Page state change by GHCB
 
     func beginPageStateChange(_ session: GHCBSession) -> RunStep {
-        guard let area = ScratchArea(scratch: session.scratch, byteCount: session.exitInfo2, ghcbGPA: session.gpa) else {
+        guard let area = ScratchArea(scratch: session.scratch, byteCount: session.exitInfo2, ghcbGPA: session.gpa)
+        else {
             return refuse(session, .invalidScratchArea)
         }
         guard exitsForMapGPARange else { return finishPageStateChange(session, .generic) }

@@ -57,7 +57,6 @@ struct IOAPIC {
             case 0x10..<0x40:
                 let pin = Int(selector - 0x10) >> 1
                 var entry = redirection[pin]
-                let before = entry
                 if selector & 1 == 0 {
                     // Delivery status and remote IRR are read-only.
                     let kept: UInt64 = 0x1000 | Self.remoteIRR
@@ -68,7 +67,6 @@ struct IOAPIC {
                 // Systems clear a stuck remote IRR by passing through edge mode.
                 if entry & Self.level == 0 { entry &= ~Self.remoteIRR }
                 redirection[pin] = entry
-                _ = before
                 if entry & Self.level != 0 && lines >> UInt32(pin) & 1 != 0 { return service(pin) }
             default: break
             }
@@ -112,7 +110,8 @@ struct IOAPIC {
         var again: [InterruptMessage] = []
         for pin in 0..<Self.pinCount {
             let entry = redirection[pin]
-            guard UInt8(truncatingIfNeeded: entry) == vector, entry & Self.level != 0, entry & Self.remoteIRR != 0 else {
+            guard UInt8(truncatingIfNeeded: entry) == vector, entry & Self.level != 0, entry & Self.remoteIRR != 0
+            else {
                 continue
             }
             redirection[pin] = entry & ~Self.remoteIRR

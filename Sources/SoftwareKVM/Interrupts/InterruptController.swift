@@ -84,7 +84,9 @@ struct InterruptController {
         var best: Int?
         var count = 0
         for index in apics.indices
-        where apics[index].isEnabled && apics[index].matches(destination: message.destination, logical: message.isLogical) {
+        where apics[index].isEnabled
+            && apics[index].matches(destination: message.destination, logical: message.isLogical)
+        {
             if message.mode == .lowestPriority {
                 guard apics[index].isSoftwareEnabled else { continue }
                 if let other = best, apics[other].processorPriority <= apics[index].processorPriority { continue }
@@ -100,10 +102,12 @@ struct InterruptController {
     private mutating func accept(_ message: InterruptMessage, at index: Int) -> Bool {
         switch message.mode {
         case .fixed, .lowestPriority:
-            guard apics[index].accept(vector: message.vector, levelTriggered: message.isLevelTriggered) else { return false }
+            guard apics[index].accept(vector: message.vector, levelTriggered: message.isLevelTriggered) else {
+                return false
+            }
         case .nmi: apics[index].nmiPending = true
-        case .initialize: apics[index].initPending = true
-        case .startup: apics[index].startupVector = message.vector
+        // INIT and SIPI start further processors, which this machine does not run; it has no SMM.
+        case .initialize, .startup: return true
         case .smi, .external: return false
         }
         wake |= 1 << UInt64(index & 63)

@@ -4,27 +4,6 @@
 // Time is the host's monotonic clock in nanoseconds; one bus cycle is one nanosecond, KVM's default
 // (`KVM_CAP_X86_APIC_BUS_CYCLES_NS`). Who else must hear of an EOI or an IPI is for `InterruptController` to decide.
 
-/// Register offsets of the xAPIC page [APM2 16.3.2]. An x2APIC MSR is 0x800 + offset / 16.
-enum APICRegister {
-    static let id = 0x20, version = 0x30, taskPriority = 0x80, arbitrationPriority = 0x90, processorPriority = 0xa0
-    static let eoi = 0xb0, remoteRead = 0xc0, logicalDestination = 0xd0, destinationFormat = 0xe0, spurious = 0xf0
-    static let inService = 0x100, triggerMode = 0x180, interruptRequest = 0x200, errorStatus = 0x280
-    static let lvtCMCI = 0x2f0, commandLow = 0x300, commandHigh = 0x310
-    static let lvtTimer = 0x320, lvtThermal = 0x330, lvtPerformance = 0x340, lvtLINT0 = 0x350, lvtLINT1 = 0x360
-    static let lvtError = 0x370, timerInitial = 0x380, timerCurrent = 0x390, timerDivide = 0x3e0, selfIPI = 0x3f0
-}
-
-/// Delivery modes of ICR, LVT, I/O APIC and MSI [APM2 16.5].
-enum DeliveryMode: UInt8 {
-    case fixed = 0
-    case lowestPriority = 1
-    case smi = 2
-    case nmi = 4
-    case initialize = 5
-    case startup = 6
-    case external = 7
-}
-
 struct LocalAPIC {
     /// What a register write asks of the rest of the machine.
     enum Effect: Equatable {
@@ -48,8 +27,6 @@ struct LocalAPIC {
     private(set) var tscDeadline: UInt64 = 0
 
     var nmiPending = false
-    var initPending = false
-    var startupVector: UInt8?
 
     /// Addresses of the xAPIC page.
     static let defaultBase: UInt64 = 0xfee0_0000
@@ -178,7 +155,8 @@ struct LocalAPIC {
             let command = value & ~0x1000
             self[offset] = command
             return .interprocessorInterrupt(
-                command: command, destination: isX2APIC ? self[APICRegister.commandHigh] : self[APICRegister.commandHigh] >> 24)
+                command: command,
+                destination: isX2APIC ? self[APICRegister.commandHigh] : self[APICRegister.commandHigh] >> 24)
         case APICRegister.commandHigh:
             if isX2APIC { return nil }
             self[offset] = value & 0xff00_0000
@@ -410,13 +388,4 @@ struct LocalAPIC {
             restartTimer(count: count == 0 ? self[APICRegister.timerInitial] : count, now: now)
         }
     }
-
-    /// INIT: registers are reset, the base register stays.
-    mutating func reset() {
-        resetRegisters()
-        nmiPending = false
-    }
-
-    /// LINT1 as NMI (KVM_NMI does not ask it, a pin would).
-    var timerIsDue: UInt64? { timerDeadline }
 }

@@ -23,7 +23,8 @@ struct PIT {
         func elapsedTicks(_ now: UInt64) -> UInt64 {
             let (high, low) = (now &- loadedAt).multipliedFullWidth(by: PIT.frequency)
             // Safe: `high` is below the divisor for any time below 5·10¹¹ seconds.
-            return high < PIT.nanosecondsPerSecond ? PIT.nanosecondsPerSecond.dividingFullWidth((high, low)).quotient : 0
+            return high < PIT.nanosecondsPerSecond
+                ? PIT.nanosecondsPerSecond.dividingFullWidth((high, low)).quotient : 0
         }
 
         func count(_ now: UInt64) -> UInt16 {
@@ -114,7 +115,8 @@ struct PIT {
                 if value & 0x20 == 0 { counters[index].latch = counters[index].count(now) }
                 if value & 0x10 == 0 {
                     let c = counters[index]
-                    counters[index].status = (c.output(now) ? 0x80 : 0) | c.access << 4 | c.mode << 1 | (c.isBCD ? 1 : 0)
+                    counters[index].status =
+                        (c.output(now) ? 0x80 : 0) | c.access << 4 | c.mode << 1 | (c.isBCD ? 1 : 0)
                 }
             }
             return

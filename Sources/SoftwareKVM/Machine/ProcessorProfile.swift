@@ -33,7 +33,9 @@ public struct ProcessorProfile: Sendable {
 extension ProcessorProfile {
     /// KVM_GET_SUPPORTED_CPUID, in ascending order of leaves.
     var supportedCPUID: [KVMCPUIDEntry] {
-        func leaf(_ function: UInt32, _ index: UInt32? = nil, a: UInt32 = 0, b: UInt32 = 0, c: UInt32 = 0, d: UInt32 = 0)
+        func leaf(
+            _ function: UInt32, _ index: UInt32? = nil, a: UInt32 = 0, b: UInt32 = 0, c: UInt32 = 0, d: UInt32 = 0
+        )
             -> KVMCPUIDEntry
         {
             KVMCPUIDEntry(function: function, index: index, eax: a, ebx: b, ecx: c, edx: d)

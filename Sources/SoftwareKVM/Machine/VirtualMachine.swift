@@ -62,7 +62,8 @@ final class VirtualMachine: @unchecked Sendable {
             if existing.count >= Self.maximumVCPUCount { throw .EINVAL }
             if existing.contains(where: { $0.id == id }) { throw .EEXIST }
             let vcpu = VirtualCPU(
-                vm: self, id: id, index: existing.count, isBootProcessor: id == bootVCPUIdentifier, tscKHz: defaultTSCkHz)
+                vm: self, id: id, index: existing.count, isBootProcessor: id == bootVCPUIdentifier,
+                tscKHz: defaultTSCkHz)
             interrupts.withLock { controller in
                 guard controller.hasLocalAPIC else { return }
                 controller.apics.append(LocalAPIC(id: id, isBootProcessor: id == bootVCPUIdentifier))

@@ -212,7 +212,9 @@ final class GuestMemory: Sendable {
         let frame = gpa >> 12
         return state.withLock { state in
             if hasPrivateMemory, state.privateFrames.contains(frame) != encrypted { return .attributeMismatch }
-            guard let index = state.slotIndex(frame) else { return hasPrivateMemory && encrypted ? .attributeMismatch : .device }
+            guard let index = state.slotIndex(frame) else {
+                return hasPrivateMemory && encrypted ? .attributeMismatch : .device
+            }
             let page = frame &- state.slots[index].frames.lowerBound
             if hasPrivateMemory && encrypted {
                 guard let memfd = state.slots[index].memfd else { return .attributeMismatch }

@@ -1,8 +1,10 @@
 // A set of frame numbers kept as disjoint, sorted ranges: which part of guest physical memory is private.
 
-struct IntervalSet: Equatable {
+package struct IntervalSet: Equatable, Sendable {
     /// Sorted, disjoint, not adjacent, none empty.
-    private(set) var ranges: [Range<UInt64>] = []
+    package private(set) var ranges: [Range<UInt64>] = []
+
+    package init() {}
 
     /// Index of the first range that ends above `value`.
     private func firstEnding(above value: UInt64) -> Int {
@@ -15,19 +17,19 @@ struct IntervalSet: Equatable {
         return low
     }
 
-    func contains(_ value: UInt64) -> Bool {
+    package func contains(_ value: UInt64) -> Bool {
         let index = firstEnding(above: value)
         return index < ranges.count && ranges[index].lowerBound <= value
     }
 
     /// True when all of `range` is in the set.
-    func contains(_ range: Range<UInt64>) -> Bool {
+    package func contains(_ range: Range<UInt64>) -> Bool {
         let index = firstEnding(above: range.lowerBound)
         return index < ranges.count && ranges[index].lowerBound <= range.lowerBound
             && ranges[index].upperBound >= range.upperBound
     }
 
-    mutating func insert(_ range: Range<UInt64>) {
+    package mutating func insert(_ range: Range<UInt64>) {
         if range.isEmpty { return }
         var merged = range
         // Neighbours that touch are joined.
@@ -40,7 +42,7 @@ struct IntervalSet: Equatable {
         ranges.replaceSubrange(first..<last, with: CollectionOfOne(merged))
     }
 
-    mutating func remove(_ range: Range<UInt64>) {
+    package mutating func remove(_ range: Range<UInt64>) {
         if range.isEmpty { return }
         let first = firstEnding(above: range.lowerBound)
         var last = first

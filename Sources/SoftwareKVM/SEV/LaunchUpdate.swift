@@ -52,7 +52,9 @@ extension VirtualMachine {
     }
 
     /// One page: copy in, RMPUPDATE to pre-guest, firmware. `noFirmwareCall` means that the kernel itself refused.
-    private func loadPage(_ spa: SPA, gpa: UInt64, type: PageType, context: SPA, asid: UInt32, source: UInt64?) -> SEVStatus {
+    private func loadPage(_ spa: SPA, gpa: UInt64, type: PageType, context: SPA, asid: UInt32, source: UInt64?)
+        -> SEVStatus
+    {
         let driver = kernel.secureProcessor
         guard let entry = driver.memory.rmpEntry(spa), !entry.assigned else { return .noFirmwareCall }
         if let source {

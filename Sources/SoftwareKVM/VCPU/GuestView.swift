@@ -24,9 +24,15 @@ final class GuestView: ProcessorMemory {
         switch memory.place(gpa: gpa, encrypted: encrypted, writing: writing) {
         case .shared(let page, let writable): return .page(page, writable: writable)
         case .privatePage(let memfd, let index):
-            guard let spa = populated(memfd, index, gpa: gpa) else { return .fault }
-            return PhysicalTranslation(
-                systemMemory.guestPage(spa, gpa: gpa & ~4095, asid: asid, access: Self.guestAccess(access)))
+            guard let spa = page(memfd, index, gpa: gpa) else { return .fault }
+            let wanted = Self.guestAccess(access)
+            let found = systemMemory.guestPage(spa, gpa: gpa & ~4095, asid: asid, access: wanted)
+            // Populated by the host but not given away yet: RMPUPDATE now.
+            if case .fault(.notAssigned) = found, assign(spa, gpa: gpa) != nil {
+                return PhysicalTranslation(
+                    systemMemory.guestPage(spa, gpa: gpa & ~4095, asid: asid, access: wanted))
+            }
+            return PhysicalTranslation(found)
         case .device: return .device
         case .badUserAddress, .attributeMismatch: return .fault
         }
@@ -41,14 +47,16 @@ final class GuestView: ProcessorMemory {
     }
 
     /// The page behind a private frame. One that was never there is taken and assigned to the guest, not validated.
-    private func populated(_ memfd: GuestMemfd, _ index: UInt64, gpa: UInt64) -> SPA? {
-        if let spa = memfd.page(at: index) {
-            // Populated by the host but never given away: RMPUPDATE now.
-            if let entry = systemMemory.rmpEntry(spa), entry.assigned { return spa }
-            return assign(spa, gpa: gpa)
-        }
+    private func page(_ memfd: GuestMemfd, _ index: UInt64, gpa: UInt64) -> SPA? {
+        if let spa = memfd.page(at: index) { return spa }
         guard let (spa, _) = memfd.populate(index) else { return nil }
         return assign(spa, gpa: gpa)
+    }
+
+    /// As `page`, and assigned also where the host populated it without giving it away.
+    private func populated(_ memfd: GuestMemfd, _ index: UInt64, gpa: UInt64) -> SPA? {
+        guard let spa = page(memfd, index, gpa: gpa), let entry = systemMemory.rmpEntry(spa) else { return nil }
+        return entry.assigned ? spa : assign(spa, gpa: gpa)
     }
 
     private func assign(_ spa: SPA, gpa: UInt64) -> SPA? {
@@ -81,7 +89,8 @@ final class GuestView: ProcessorMemory {
 
     func rmpadjust(gpa: UInt64, size: UInt32, attributes: UInt64) -> UInt64? {
         guard let spa = privatePage(gpa) else { return nil }
-        let outcome = systemMemory.rmpadjust(spa, gpa: gpa & ~4095, asid: asid, is2MiB: size == 1, attributes: attributes)
+        let outcome = systemMemory.rmpadjust(
+            spa, gpa: gpa & ~4095, asid: asid, is2MiB: size == 1, attributes: attributes)
         guard case .result(let result, _) = outcome else { return nil }
         return result.rawValue
     }

@@ -31,11 +31,13 @@ enum MSRNumber {
     }
 
     /// KVM_GET_MSR_INDEX_LIST: what a VMM saves and restores.
-    static let savedByVMM: [UInt32] = [
-        0x174, 0x175, 0x176, 0xc000_0081, pat, 0xc000_0082, 0xc000_0083, 0xc000_0084, 0xc000_0102, 0xc000_0100,
-        0xc000_0101, tsc, 0xc000_0103, efer, kvmWallClock, kvmSystemTime, kvmWallClockOld, kvmSystemTimeOld, tscAdjust,
-        tscDeadline, mtrrDefaultType, 0x250, 0x258, 0x259,
-    ] + Array(0x268...0x26f) + Array(variableMTRRs) + [apicBase, miscEnable, hwcr]
+    static let savedByVMM: [UInt32] =
+        [
+            0x174, 0x175, 0x176, 0xc000_0081, pat, 0xc000_0082, 0xc000_0083, 0xc000_0084, 0xc000_0102, 0xc000_0100,
+            0xc000_0101, tsc, 0xc000_0103, efer, kvmWallClock, kvmSystemTime, kvmWallClockOld, kvmSystemTimeOld,
+            tscAdjust,
+            tscDeadline, mtrrDefaultType, 0x250, 0x258, 0x259,
+        ] + Array(0x268...0x26f) + Array(variableMTRRs) + [apicBase, miscEnable, hwcr]
 
     /// KVM_GET_MSR_FEATURE_INDEX_LIST.
     static let features: [UInt32] = [microcodeRevision, deConfiguration]

@@ -12,12 +12,15 @@ extension VirtualCPU {
         var value = KVMFPU()
         for register in 0..<8 {
             for byte in 0..<8 {
-                value.fpr[16 * register + byte] = UInt8(truncatingIfNeeded: state.x87Significand[register] >> UInt64(8 * byte))
+                value.fpr[16 * register + byte] = UInt8(
+                    truncatingIfNeeded: state.x87Significand[register] >> UInt64(8 * byte))
             }
             value.fpr[16 * register + 8] = UInt8(truncatingIfNeeded: state.x87Exponent[register])
             value.fpr[16 * register + 9] = UInt8(truncatingIfNeeded: state.x87Exponent[register] >> 8)
         }
-        for byte in 0..<256 { value.xmm[byte] = UInt8(truncatingIfNeeded: state.xmm[byte >> 3] >> UInt64(8 * (byte & 7))) }
+        for byte in 0..<256 {
+            value.xmm[byte] = UInt8(truncatingIfNeeded: state.xmm[byte >> 3] >> UInt64(8 * (byte & 7)))
+        }
         value.fcw = state.fcw
         value.fsw = state.fsw
         value.ftwx = state.ftw
@@ -35,7 +38,8 @@ extension VirtualCPU {
             var significand: UInt64 = 0
             for byte in 0..<8 { significand |= UInt64(value.fpr[16 * register + byte]) << UInt64(8 * byte) }
             state.x87Significand[register] = significand
-            state.x87Exponent[register] = UInt16(value.fpr[16 * register + 8]) | UInt16(value.fpr[16 * register + 9]) << 8
+            state.x87Exponent[register] =
+                UInt16(value.fpr[16 * register + 8]) | UInt16(value.fpr[16 * register + 9]) << 8
         }
         for word in 0..<32 {
             var bits: UInt64 = 0
@@ -56,7 +60,8 @@ extension VirtualCPU {
     var xsave: KVMXSave {
         let state = isSealed ? savedState : state
         var value = KVMXSave()
-        value.region[0] = UInt64(state.fcw) | UInt64(state.fsw) << 16 | UInt64(state.ftw) << 32 | UInt64(state.fop) << 48
+        value.region[0] =
+            UInt64(state.fcw) | UInt64(state.fsw) << 16 | UInt64(state.ftw) << 32 | UInt64(state.fop) << 48
         value.region[1] = state.fip
         value.region[2] = state.fdp
         value.region[3] = UInt64(state.mxcsr) | 0xffff << 32

@@ -252,7 +252,9 @@ extension VirtualCPU {
 
     /// `pvclock_wall_clock`: the wall-clock time at which the VM's clock was zero.
     private func writeWallClock(_ address: UInt64) {
-        guard let old = vm.memory.read(gpa: address, byteCount: 4), var version = UInt32(kernelBytes: old) else { return }
+        guard let old = vm.memory.read(gpa: address, byteCount: 4), var version = UInt32(kernelBytes: old) else {
+            return
+        }
         version = (version &+ 1) | 1
         guard vm.memory.write(gpa: address, version.kernelBytes) else { return }
         let boot = HostClock.realtime &- vm.clock.time(at: HostClock.monotonic)

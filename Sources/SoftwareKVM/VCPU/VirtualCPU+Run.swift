@@ -37,7 +37,6 @@ extension VirtualCPU {
         if isSNP, vm.snp == nil { throw .EINVAL }
         // KVM_CAP_SYNC_REGS is 0 here: no register set may be asked for.
         if runPage.validRegisters != 0 || runPage.dirtyRegisters != 0 { throw .EINVAL }
-        hasRun = true
         if mpState == .uninitialized {
             // Only INIT and SIPI start it, and nobody sends them.
             if runPage.immediateExit { throw .EINTR }
@@ -125,10 +124,13 @@ extension VirtualCPU {
             return .exit(.ioapicEOI)
         }
         if mpState == .halted || mpState == .apResetHold {
-            guard mpState == .halted, deliverable || nmiPendingWithoutLAPIC else { return sleep(until: deadline, now: now) }
+            guard mpState == .halted, deliverable || nmiPendingWithoutLAPIC else {
+                return sleep(until: deadline, now: now)
+            }
             mpState = .runnable
         }
         deliverEvents(processor, hasLAPIC: hasLAPIC, deliverable: deliverable)
+        hasRun = true
         return handle(enterGuest(processor), processor)
     }
 
@@ -263,7 +265,8 @@ extension VirtualCPU {
             processor.completeIO(value: UInt32(truncatingIfNeeded: value))
             return .resume
         }
-        let io = RunPage.PortIO(isWrite: access.write, size: UInt8(truncatingIfNeeded: access.byteCount), port: access.port)
+        let io = RunPage.PortIO(
+            isWrite: access.write, size: UInt8(truncatingIfNeeded: access.byteCount), port: access.port)
         runPage.portIO = io
         if access.write { runPage.mapping.store(access.value, at: Int(io.dataOffset)) }
         completion = .portAccess(access)
@@ -278,7 +281,8 @@ extension VirtualCPU {
         // Resolved meanwhile by another thread.
         case .shared: return .resume
         // Code or page tables where no memory is: the real kernel tries to emulate, and cannot.
-        case .device: return reportUnimplemented("code or page tables at 0x\(String(gpa, radix: 16)), where no memory is", [])
+        case .device:
+            return reportUnimplemented("code or page tables at 0x\(String(gpa, radix: 16)), where no memory is", [])
         case .attributeMismatch, .privatePage:
             // The VMM converts the range, or gives up. For a private page that is there: the RMP says no, and no
             // conversion will help. The real kernel would let the guest fault for ever.

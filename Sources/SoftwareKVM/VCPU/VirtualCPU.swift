@@ -221,7 +221,11 @@ package final class VirtualCPU: @unchecked Sendable {
     var tsc: UInt64 {
         get { processor?.tsc ?? scaledTSC(at: HostClock.monotonic) &+ tscOffset }
         set {
-            if let processor { processor.tsc = newValue } else { tscOffset = newValue &- scaledTSC(at: HostClock.monotonic) }
+            if let processor {
+                processor.tsc = newValue
+            } else {
+                tscOffset = newValue &- scaledTSC(at: HostClock.monotonic)
+            }
         }
     }
 

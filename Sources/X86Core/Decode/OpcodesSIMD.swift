@@ -155,7 +155,8 @@ extension Decoder {
         }
         emitMemory(Handler.vectorLoad &+ 1, dst: Slot.xtmp)
         emit(
-            Handler.vectorRR &+ (high ? VectorOperation.movlhps : .movsd).rawValue, dst: vectorSlot(reg), src: Slot.xtmp)
+            Handler.vectorRR &+ (high ? VectorOperation.movlhps : .movsd).rawValue, dst: vectorSlot(reg), src: Slot.xtmp
+        )
     }
 
     /// MOVD and MOVQ between general registers or memory and vector registers.
@@ -199,7 +200,8 @@ extension Decoder {
         let source = vectorOperand()
         let imm = UInt64(byte())
         emit(
-            Handler.shuffle &+ (prefix == .p66 ? 0 : prefix == .pF2 ? 1 : 2), dst: vectorSlot(reg), src: source, imm: imm)
+            Handler.shuffle &+ (prefix == .p66 ? 0 : prefix == .pF2 ? 1 : 2), dst: vectorSlot(reg), src: source,
+            imm: imm)
     }
 
     private mutating func decodeImmediateShift(_ opcode: UInt8, _ prefix: OpcodePrefix) {
@@ -216,7 +218,8 @@ extension Decoder {
         case (0x73, 2): index = 6
         case (0x73, 6): index = 7
         case (0x73, 3) where prefix == .p66, (0x73, 7) where prefix == .p66:
-            return emit(Handler.shuffle &+ (regField == 3 ? 5 : 6), dst: vectorSlot(rm), src: vectorSlot(rm), imm: count)
+            return emit(
+                Handler.shuffle &+ (regField == 3 ? 5 : 6), dst: vectorSlot(rm), src: vectorSlot(rm), imm: count)
         default: return undefined()
         }
         if prefix == .none { return emitMMX(opcode, source: 0, imm: count) }

@@ -43,7 +43,9 @@ private func performMMX(_ s: CPU, _ ip: IP) -> Bool {
 
 /// One copy of the whole switch, for rare callers.
 @inline(never)
-private func vectorOperationByNumber(_ op: VectorOperation, _ a: Vector, _ b: Vector) -> Vector { vectorOperation(op, a, b) }
+private func vectorOperationByNumber(_ op: VectorOperation, _ a: Vector, _ b: Vector) -> Vector {
+    vectorOperation(op, a, b)
+}
 
 extension Processor {
     /// CR0.EM: #UD; CR0.TS: #NM; an unmasked x87 exception is waiting: #MF.

@@ -143,7 +143,9 @@ extension Processor {
         for (i, v) in values.enumerated() {
             let at = Int(slot) &+ i &* (double ? 8 : 4)
             let p = UnsafeMutableRawPointer(s) + at
-            double ? p.storeBytes(of: v, as: UInt64.self) : p.storeBytes(of: UInt32(truncatingIfNeeded: v), as: UInt32.self)
+            double
+                ? p.storeBytes(of: v, as: UInt64.self)
+                : p.storeBytes(of: UInt32(truncatingIfNeeded: v), as: UInt32.self)
         }
     }
 
@@ -158,8 +160,12 @@ extension Processor {
         case 0x2e, 0x2f: return compareOrdered(code, u.dst, u.src, at: rip)
         case 0x5a: return convertFormat(code, u.dst, u.src, at: rip)
         case 0x5b, 0xe6: return convertPackedInteger(code, u.dst, u.src, at: rip)
-        case 0x2a: return code.isScalar ? convertFromRegister(code, u.dst, u.src, at: rip) : convertFromMMX(code, u.dst, u.src, at: rip)
-        default: return code.isScalar ? convertToRegister(code, u.dst, u.src, at: rip) : convertToMMX(code, Int(u.dst), u.src, at: rip)
+        case 0x2a:
+            return code.isScalar
+                ? convertFromRegister(code, u.dst, u.src, at: rip) : convertFromMMX(code, u.dst, u.src, at: rip)
+        default:
+            return code.isScalar
+                ? convertToRegister(code, u.dst, u.src, at: rip) : convertToMMX(code, Int(u.dst), u.src, at: rip)
         }
     }
 
@@ -344,7 +350,8 @@ extension Processor {
                 toInteger(number(src, $0, double: false, status), wide: false, truncating: code.prefix == 2, &status)
             }
             r = Vector(v[0] | v[1] &<< 32, v[2] | v[3] &<< 32)
-        case (_, 2): r = Vector(fromInteger(int32(0), double: true, &status), fromInteger(int32(1), double: true, &status))
+        case (_, 2):
+            r = Vector(fromInteger(int32(0), double: true, &status), fromInteger(int32(1), double: true, &status))
         default:
             let v = (0..<2).map {
                 toInteger(number(src, $0, double: true, status), wide: false, truncating: code.prefix == 1, &status)

@@ -124,10 +124,12 @@ func vectorOperation(_ op: VectorOperation, _ a: Vector, _ b: Vector) -> Vector 
     case .pcmpeqd: return ones(doublewords(a) .== doublewords(b))
 
     case .psrlw: return b.x > 15 ? Vector() : whole(words(a) &>> Words(repeating: UInt16(truncatingIfNeeded: b.x)))
-    case .psrld: return b.x > 31 ? Vector() : whole(doublewords(a) &>> Doublewords(repeating: UInt32(truncatingIfNeeded: b.x)))
+    case .psrld:
+        return b.x > 31 ? Vector() : whole(doublewords(a) &>> Doublewords(repeating: UInt32(truncatingIfNeeded: b.x)))
     case .psrlq: return b.x > 63 ? Vector() : a &>> Vector(repeating: b.x)
     case .psllw: return b.x > 15 ? Vector() : whole(words(a) &<< Words(repeating: UInt16(truncatingIfNeeded: b.x)))
-    case .pslld: return b.x > 31 ? Vector() : whole(doublewords(a) &<< Doublewords(repeating: UInt32(truncatingIfNeeded: b.x)))
+    case .pslld:
+        return b.x > 31 ? Vector() : whole(doublewords(a) &<< Doublewords(repeating: UInt32(truncatingIfNeeded: b.x)))
     case .psllq: return b.x > 63 ? Vector() : a &<< Vector(repeating: b.x)
     case .psraw: return whole(signedWords(a) &>> .init(repeating: Int16(truncatingIfNeeded: min(b.x, 15))))
     case .psrad: return whole(signedDoublewords(a) &>> .init(repeating: Int32(truncatingIfNeeded: min(b.x, 31))))
@@ -222,10 +224,12 @@ func shuffle(_ op: ShuffleOperation, _ a: Vector, _ b: Vector, _ imm: UInt64) ->
     switch op {
     case .pshufd:
         return Vector(
-            dword(b, imm & 3) | dword(b, (imm &>> 2) & 3) &<< 32, dword(b, (imm &>> 4) & 3) | dword(b, (imm &>> 6) & 3) &<< 32)
+            dword(b, imm & 3) | dword(b, (imm &>> 2) & 3) &<< 32,
+            dword(b, (imm &>> 4) & 3) | dword(b, (imm &>> 6) & 3) &<< 32)
     case .shufps:
         return Vector(
-            dword(a, imm & 3) | dword(a, (imm &>> 2) & 3) &<< 32, dword(b, (imm &>> 4) & 3) | dword(b, (imm &>> 6) & 3) &<< 32)
+            dword(a, imm & 3) | dword(a, (imm &>> 2) & 3) &<< 32,
+            dword(b, (imm &>> 4) & 3) | dword(b, (imm &>> 6) & 3) &<< 32)
     case .shufpd: return Vector(imm & 1 == 0 ? a.x : a.y, imm & 2 == 0 ? b.x : b.y)
     case .pshuflw: return Vector(four(b.x), b.y)
     case .pshufhw: return Vector(b.x, four(b.y))

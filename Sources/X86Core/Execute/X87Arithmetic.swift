@@ -337,7 +337,8 @@ extension Processor {
         let r: SoftNumber
         if let answer = answerForNaNs(n, scale, &status) {
             r = answer
-        } else if n.isZero && scale.isInfinite && !scale.negative || n.isInfinite && scale.isInfinite && scale.negative {
+        } else if n.isZero && scale.isInfinite && !scale.negative || n.isInfinite && scale.isInfinite && scale.negative
+        {
             status.flags |= FloatFlag.invalid
             r = .indefinite
         } else {
@@ -444,7 +445,8 @@ extension SoftNumber {
         }
         if rest == 0 { return (.zero(a.negative), quotient, partial) }
         return (
-            SoftNumber(negative: negative, exponent: exponent, unnormalized: UInt64(truncatingIfNeeded: rest)), quotient,
+            SoftNumber(negative: negative, exponent: exponent, unnormalized: UInt64(truncatingIfNeeded: rest)),
+            quotient,
             partial
         )
     }
