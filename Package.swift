@@ -68,6 +68,12 @@ let package = Package(
             ],
             swiftSettings: strict),
 
+        // Examples: one lesson each.
+        .executableTarget(
+            name: "example-measured-launch",
+            dependencies: ["SNPVMM", "SoftwareKVM", "GuestImage", "LaunchMeasurement"],
+            path: "Examples/MeasuredLaunch"),
+
         // Tests.
         .target(name: "TestSupport", dependencies: ["KVMABI", "SEVABI", "X86Defs"], path: "Tests/TestSupport"),
         tests("KVMABITests", ["KVMABI", "CKVM", "ABILayout"]),
@@ -84,11 +90,11 @@ let package = Package(
         tests("SNPVMMTests", ["SNPVMM", "KVMABI", "SoftwareKVM", "GuestImage", "LaunchMeasurement", "SEVABI", "X86Defs"]),
         tests("LaunchTests", ["SNPVMM", "KVMABI", "SoftwareKVM", "GuestImage", "LaunchMeasurement", "SEVABI", "X86Defs", "MemoryController"]),
         // The command, the fuzz driver and the benchmarks as programs, with the flat guests of Firmware/.
-        tests("CommandTests", ["swift-snp-vmm", "fuzz", "bench"]),
+        tests("CommandTests", ["swift-snp-vmm", "fuzz", "bench", "example-measured-launch"]),
         .executableTarget(
             name: "fuzz",
-            dependencies: ["GuestImage", "X86Core", "X86Defs", "SoftwareKVM", "SNPVMM", "KVMABI", "TestSupport"], path: "Tests/Fuzz",
-            exclude: ["Failures"]),
+            dependencies: ["GuestImage", "X86Core", "X86Defs", "SoftwareKVM", "SNPVMM", "KVMABI", "TestSupport"],
+            path: "Tests/Fuzz", exclude: ["Failures"]),
         .executableTarget(
             name: "bench",
             dependencies: ["X86Core", "X86Defs", "LaunchMeasurement", "GuestImage", "Crypto", "TestSupport"],

@@ -202,3 +202,29 @@ public struct KVMDeviceAttribute: KernelStructure {
         self.address = address
     }
 }
+
+/// `kvm_irq_routing`: an 8-byte header, then entries of 48 bytes, for `KVM_SET_GSI_ROUTING`.
+public enum KVMIRQRouting {
+    public static let headerByteCount = 8
+    public static let entryByteCount = 48
+    /// `KVM_IRQCHIP_IOAPIC`.
+    public static let ioapic: UInt32 = 2
+
+    /// GSI n to I/O APIC pin n, and to nothing else: without this call KVM routes GSI 0…15 to the 8259 pair as well.
+    public static func ioapicOnly(pinCount: Int) -> [UInt8] {
+        var bytes: [UInt8] = []
+        func append(_ value: UInt32) { for shift in 0..<4 { bytes.append(UInt8(truncatingIfNeeded: value >> (8 * UInt32(shift)))) } }
+        append(UInt32(truncatingIfNeeded: pinCount))
+        append(0)
+        for pin in 0..<UInt32(truncatingIfNeeded: max(pinCount, 0)) {
+            append(pin)  // gsi
+            append(1)  // type: KVM_IRQ_ROUTING_IRQCHIP
+            append(0)  // flags
+            append(0)  // pad
+            append(ioapic)
+            append(pin)
+            for _ in 0..<6 { append(0) }  // The rest of the 32-byte union.
+        }
+        return bytes
+    }
+}

@@ -96,6 +96,11 @@ public final class Machine: Sendable {
         try request("create the VM", "KVM_CREATE_IRQCHIP") { () throws(Errno) in
             try kernel.call(vm, .createIRQChip)
         }
+        // A hardware-reduced guest never masks the 8259 pair: keep the lines away from it.
+        var routing = KVMIRQRouting.ioapicOnly(pinCount: 24)
+        try request("create the VM", "KVM_SET_GSI_ROUTING") { () throws(Errno) in
+            try kernel.call(vm, .setGSIRouting, bytes: &routing)
+        }
         let ranges = Self.memoryRanges(configuration)
         let memory = try steps.record("memory", detail: readable(byteCount: configuration.memoryByteCount)) {
             () throws(VMMError) in

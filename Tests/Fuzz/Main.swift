@@ -14,7 +14,7 @@ import TestSupport
 
 @main
 enum Fuzz {
-    static let fuzzers: [Fuzzer] = imageFuzzers + processorFuzzers + ghcbFuzzers
+    static let fuzzers: [Fuzzer] = imageFuzzers + processorFuzzers + ghcbFuzzers + ioctlFuzzers
 
     static let canary = Fuzzer(
         name: "canary", summary: "must find the byte string that starts with two equal bytes", smokeIterations: 10_000,

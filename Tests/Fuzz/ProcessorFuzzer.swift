@@ -48,6 +48,7 @@ private final class SmallMemory: ProcessorMemory {
         let page = gpa >> 12
         guard page < UInt64(Self.pageCount) else { return page < 0x100 ? .fault : .device }
         if rescinded.contains(page) { return .notValidated }
+        if page == 7, access == .write || access == .pageTableWrite { return .fault }
         return .page(bytes + Int(page) * 4096, writable: page != 7)
     }
 

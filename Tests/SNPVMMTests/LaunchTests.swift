@@ -63,7 +63,7 @@ private func failure(_ body: () throws(VMMError) -> Machine) -> VMMError? {
                 "KVM_CHECK_EXTENSION KVM_CAP_EXIT_HYPERCALL", "KVM_CHECK_EXTENSION KVM_CAP_USER_MEMORY",
                 "KVM_CHECK_EXTENSION KVM_CAP_IRQCHIP", "KVM_CHECK_EXTENSION KVM_CAP_IMMEDIATE_EXIT",
                 "KVM_CREATE_VM 4", "KVM_ENABLE_CAP", "mmap anonymous 1052672", "open /dev/sev",
-                "KVM_SEV_INIT2 features 0x0 ghcb 0", "KVM_CREATE_IRQCHIP",
+                "KVM_SEV_INIT2 features 0x0 ghcb 0", "KVM_CREATE_IRQCHIP", "KVM_SET_GSI_ROUTING",
                 "mmap anonymous 16777216", "KVM_CREATE_GUEST_MEMFD 16777216",
                 "KVM_SET_USER_MEMORY_REGION2 0 0x0 16777216 flags 4", "KVM_SET_MEMORY_ATTRIBUTES 0x0 16777216 private",
                 "KVM_CREATE_VCPU 0", "KVM_GET_VCPU_MMAP_SIZE", "mmap vcpu", "KVM_SET_CPUID2", "KVM_GET_SREGS",

@@ -49,6 +49,8 @@ extension VirtualCPU {
             runPage.exitReason = .failEntry
             return 0
         }
+        // User space had control and may have written guest memory, code included.
+        processor.hostMemoryMayHaveChanged()
         var step = complete()
         if step == .resume && runPage.immediateExit { step = .fail(.EINTR) }
         while step == .resume { step = runOnce(processor) }

@@ -114,6 +114,10 @@ extension Processor {
         let wanted: PhysicalAccess = access == .read ? .read : access == .write ? .write : .execute
         switch memory.translate(gpa: page.gpa & ~0xfff, encrypted: encrypted, access: wanted) {
         case .page(let host, let writable):
+            guard writable || access != .write else {
+                prepareExit(.nestedPageFault(gpa: page.gpa, encrypted: encrypted, access: wanted), at: rip)
+                return nil
+            }
             return .memory(host, storable: writable && page.storable)
         case .device:
             if access == .execute || encrypted && cBitMask != 0 {
