@@ -4,7 +4,7 @@ import PackageDescription
 // Every Swift target: language mode 6, strict memory safety, warnings are errors.
 let strict: [SwiftSetting] = [.strictMemorySafety(), .treatAllWarnings(as: .error)]
 
-// The CPU engine is unsafe code by nature (see X86Core.docc, decision "the engine and strict memory safety") and is
+// The CPU engine is unsafe code by nature (see X86Core.docc, Decisions/TheEngineAndMemorySafety) and is
 // optimised in debug builds too: without -O its handlers would not become tail calls, and it would be 30 times slower.
 let engine: [SwiftSetting] = [
     .treatAllWarnings(as: .error),
@@ -25,10 +25,11 @@ let package = Package(
     name: "swift-snp-vmm",
     products: [
         .executable(name: "swift-snp-vmm", targets: ["swift-snp-vmm"]),
-        .library(name: "SNPVMM", targets: ["SNPVMM", "KVMABI", "LinuxKVM", "SoftwareKVM", "GuestImage", "LaunchMeasurement"]),
+        .library(
+            name: "SNPVMM", targets: ["SNPVMM", "KVMABI", "LinuxKVM", "SoftwareKVM", "GuestImage", "LaunchMeasurement"]),
     ],
     dependencies: [
-        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2")
     ],
     targets: [
         // C: the kernel's entry points, libcrypto's module map, the layout of the CPU state.
@@ -50,7 +51,8 @@ let package = Package(
         module("MemoryController", ["SEVABI", "Crypto"]),
         module("SoftwarePSP", ["SEVABI", "MemoryController", "Crypto"]),
         module("X86Core", ["X86Defs", "CX86State"], exclude: ["Generate"], settings: engine),
-        module("SoftwareKVM", ["ABILayout", "KVMABI", "SEVABI", "X86Defs", "X86Core", "SoftwarePSP", "MemoryController"]),
+        module(
+            "SoftwareKVM", ["ABILayout", "KVMABI", "SEVABI", "X86Defs", "X86Core", "SoftwarePSP", "MemoryController"]),
 
         // The hypervisor and what it launches.
         module("GuestImage", ["SEVABI", "X86Defs", "Crypto"]),
@@ -87,8 +89,14 @@ let package = Package(
         tests("GuestImageTests", ["GuestImage", "SEVABI", "X86Defs"]),
         tests("LaunchMeasurementTests", ["LaunchMeasurement", "GuestImage", "SEVABI", "X86Defs", "Crypto"]),
         tests("VMMDevicesTests", ["VMMDevices"]),
-        tests("SNPVMMTests", ["SNPVMM", "KVMABI", "SoftwareKVM", "GuestImage", "LaunchMeasurement", "SEVABI", "X86Defs"]),
-        tests("LaunchTests", ["SNPVMM", "KVMABI", "SoftwareKVM", "GuestImage", "LaunchMeasurement", "SEVABI", "X86Defs", "MemoryController"]),
+        tests(
+            "SNPVMMTests", ["SNPVMM", "KVMABI", "SoftwareKVM", "GuestImage", "LaunchMeasurement", "SEVABI", "X86Defs"]),
+        tests(
+            "LaunchTests",
+            [
+                "SNPVMM", "KVMABI", "SoftwareKVM", "GuestImage", "LaunchMeasurement", "SEVABI", "X86Defs",
+                "MemoryController",
+            ]),
         // The command, the fuzz driver and the benchmarks as programs, with the flat guests of Firmware/.
         tests("CommandTests", ["swift-snp-vmm", "fuzz", "bench", "example-measured-launch"]),
         .executableTarget(

@@ -213,7 +213,9 @@ public enum KVMIRQRouting {
     /// GSI n to I/O APIC pin n, and to nothing else: without this call KVM routes GSI 0…15 to the 8259 pair as well.
     public static func ioapicOnly(pinCount: Int) -> [UInt8] {
         var bytes: [UInt8] = []
-        func append(_ value: UInt32) { for shift in 0..<4 { bytes.append(UInt8(truncatingIfNeeded: value >> (8 * UInt32(shift)))) } }
+        func append(_ value: UInt32) {
+            for shift in 0..<4 { bytes.append(UInt8(truncatingIfNeeded: value >> (8 * UInt32(shift)))) }
+        }
         append(UInt32(truncatingIfNeeded: pinCount))
         append(0)
         for pin in 0..<UInt32(truncatingIfNeeded: max(pinCount, 0)) {

@@ -108,7 +108,8 @@ public enum ErrorCatalogue {
             "KVM_CREATE_IRQCHIP", .EEXIST, nil, .hostCannot, "the VM has interrupt controllers already",
             "this is a bug of the VMM: please report it with --launch-log"),
         row(
-            "KVM_SET_GSI_ROUTING", .EINVAL, nil, .hostCannot, "the kernel has no in-kernel interrupt controllers for the VM",
+            "KVM_SET_GSI_ROUTING", .EINVAL, nil, .hostCannot,
+            "the kernel has no in-kernel interrupt controllers for the VM",
             "check that kvm and kvm_amd are loaded without an option that moves the irqchip to user space"),
     ]
 

@@ -457,7 +457,8 @@ extension Processor {
                 for i in 0..<inFirst { crossingBytes[i] = base[offset &+ i] }
                 for i in 0..<16 { crossingBytes[inFirst &+ i] = nextBase[i] }
                 d = Decoder(
-                    self, bytes: UnsafePointer(crossingBytes), available: inFirst &+ 16, rip: rip, crossing: true, out: first)
+                    self, bytes: UnsafePointer(crossingBytes), available: inFirst &+ 16, rip: rip, crossing: true,
+                    out: first)
                 d.decodeInstruction()
                 if d.tooLong || d.overrun {
                     prepareException(13, error: 0, at: rip)
@@ -483,7 +484,8 @@ extension Processor {
             d.out[Int(uop)].dst = UInt16(truncatingIfNeeded: d.instructionCount &- done)
         }
         header.pointee = x86_uop(
-            fn: h_stale, dst: 0, src: 0, base: 0, index: 0, scale: 0, len: 0, off: 0xffff, disp: d.instructionCount, imm: rip)
+            fn: h_stale, dst: 0, src: 0, base: 0, index: 0, scale: 0, len: 0, off: 0xffff, disp: d.instructionCount,
+            imm: rip)
         if !single { arenaUsed &+= d.used &+ 2 }
         let block = Block(
             rip: rip, page: page, secondPage: secondPage, first: first, nextInHash: -1, nextInPage: -1,

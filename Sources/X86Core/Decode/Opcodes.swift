@@ -35,7 +35,8 @@ extension Decoder {
             let imm = immediate(opcode == 0x81 ? size : 0)
             let h = regField &* 8 &+ size &* 2
             if isRegister {
-                aluRegister(Handler.aluRI &+ h, op: regField, size: size, dst: rmSlot(size), src: 0, imm: imm, immediate: true)
+                aluRegister(
+                    Handler.aluRI &+ h, op: regField, size: size, dst: rmSlot(size), src: 0, imm: imm, immediate: true)
             } else {
                 emitMemory(Handler.aluMI &+ h, imm: imm)
             }
@@ -357,7 +358,8 @@ extension Decoder {
     private mutating func string(_ op: SystemOperation, _ opcode: UInt8) {
         let size = opcode & 1 == 0 ? 0 : operandSize
         emitSystem(
-            op, dst: segmentSlot, base: address32 ? 4 : 0, scale: repeatPrefix == 0xf3 ? 1 : repeatPrefix == 0xf2 ? 2 : 0,
+            op, dst: segmentSlot, base: address32 ? 4 : 0,
+            scale: repeatPrefix == 0xf3 ? 1 : repeatPrefix == 0xf2 ? 2 : 0,
             imm: 1 &<< UInt64(size))
     }
 

@@ -241,7 +241,8 @@ extension Decoder {
         if isRegister {
             guard regField >= 6, repeatPrefix == 0 else { return undefined() }
             return emitSystem(
-                regField == 6 ? .rdrand : .undefined, dst: rmSlot(3), imm: 1 &<< UInt64(operandSize), ends: regField == 7)
+                regField == 6 ? .rdrand : .undefined, dst: rmSlot(3), imm: 1 &<< UInt64(operandSize),
+                ends: regField == 7)
         }
         guard regField == 1 else { return undefined() }
         emitAddressed(rex & 8 != 0 ? .cmpxchg16b : .cmpxchg8b)

@@ -70,7 +70,9 @@ extension Processor {
     static let arenaCapacity = 720_000  // uops: 23 MB
     static let blockHashSize = 1 << 15
 
-    private func hash(_ rip: UInt64) -> Int { Int(truncatingIfNeeded: (rip ^ (rip &>> 15)) & UInt64(Self.blockHashSize - 1)) }
+    private func hash(_ rip: UInt64) -> Int {
+        Int(truncatingIfNeeded: (rip ^ (rip &>> 15)) & UInt64(Self.blockHashSize - 1))
+    }
 
     /// The block at `rip`, decoding it if need be. nil: an exception or exit has been prepared.
     func findBlock(_ rip: UInt64) -> Block? {

@@ -54,7 +54,9 @@ extension Processor {
                 enter(s, first)
             }
             repeatUops()
-            if stepping, !stepSuppressed, s.pointee.leave == UInt32(X86_LEAVE_LOOKUP) || s.pointee.leave == UInt32(X86_LEAVE_CHECK) {
+            if stepping, !stepSuppressed,
+                s.pointee.leave == UInt32(X86_LEAVE_LOOKUP) || s.pointee.leave == UInt32(X86_LEAVE_CHECK)
+            {
                 // #DB behind the instruction: DR6.BS.
                 setDebugStatus(0x4000)
                 prepareException(1, at: s.pointee.rip)

@@ -48,7 +48,8 @@ extension Processor {
             let v = newValue
             for i in 0..<16 { put(s, Slot.gpr(i), v.generalRegisters[i]) }
             s.pointee.rip = v.rip
-            s.pointee.system_flags = v.rflags & (RFLAGS.tf | RFLAGS.if | RFLAGS.df | RFLAGS.iopl | RFLAGS.nt | RFLAGS.ac | RFLAGS.id)
+            s.pointee.system_flags =
+                v.rflags & (RFLAGS.tf | RFLAGS.if | RFLAGS.df | RFLAGS.iopl | RFLAGS.nt | RFLAGS.ac | RFLAGS.id)
             spreadArithmeticFlags(s, v.rflags)
             func segment(_ x: SegmentRegister) -> x86_segment {
                 x86_segment(base: x.base, limit: x.limit, selector: x.selector, attributes: x.attributes)

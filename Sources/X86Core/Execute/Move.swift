@@ -87,7 +87,9 @@ func segmentAddress32(_ s: CPU, _ ip: IP) {
 @inline(__always)
 func push<T: Word>(_ s: CPU, _ ip: IP, _ type: T.Type, immediate: Bool) {
     let a = get(s, Slot.rsp, as: UInt64.self) &- UInt64(MemoryLayout<T>.size)
-    guard let p = writable(s, a, as: T.self) else { return slowWrite(s, ip, a, MemoryLayout<T>.size, stack: true, reads: false) }
+    guard let p = writable(s, a, as: T.self) else {
+        return slowWrite(s, ip, a, MemoryLayout<T>.size, stack: true, reads: false)
+    }
     let value: T = immediate ? T(truncatingIfNeeded: ip.pointee.imm) : get(s, ip.pointee.src)
     p.storeBytes(of: value, as: T.self)
     put(s, Slot.rsp, a)

@@ -78,7 +78,8 @@ extension Processor {
                 value = v
             }
             prepareExit(
-                .io(IOAccess(port: port, byteCount: byteCount, write: !input, value: UInt32(truncatingIfNeeded: value))),
+                .io(
+                    IOAccess(port: port, byteCount: byteCount, write: !input, value: UInt32(truncatingIfNeeded: value))),
                 at: rip)
             return false
         }

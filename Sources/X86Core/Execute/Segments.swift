@@ -9,7 +9,8 @@ enum SegmentIndex: Int {
 
 extension Processor {
     /// The 8 bytes of a descriptor, with its address; nil: #GP (or a fault of the table access) is prepared.
-    func descriptor(_ selector: UInt16, vector: UInt32 = 13, external: UInt32 = 0, at rip: UInt64) -> (UInt64, UInt64)? {
+    func descriptor(_ selector: UInt16, vector: UInt32 = 13, external: UInt32 = 0, at rip: UInt64) -> (UInt64, UInt64)?
+    {
         let offset = UInt64(selector & ~7)
         let local = selector & 4 != 0
         let base = local ? s.pointee.ldtr.base : s.pointee.gdt_base
@@ -221,12 +222,14 @@ extension Processor {
         let rsp: UInt64 = get(s, Slot.rsp)
         let newRIP: UInt64, newCS: UInt64
         if wide {
-            guard let a: UInt64 = read(rsp, user: user, at: rip), let b: UInt64 = read(rsp &+ 8, user: user, at: rip) else {
+            guard let a: UInt64 = read(rsp, user: user, at: rip), let b: UInt64 = read(rsp &+ 8, user: user, at: rip)
+            else {
                 return
             }
             (newRIP, newCS) = (a, b)
         } else {
-            guard let a: UInt32 = read(rsp, user: user, at: rip), let b: UInt32 = read(rsp &+ 4, user: user, at: rip) else {
+            guard let a: UInt32 = read(rsp, user: user, at: rip), let b: UInt32 = read(rsp &+ 4, user: user, at: rip)
+            else {
                 return
             }
             (newRIP, newCS) = (UInt64(a), UInt64(b))

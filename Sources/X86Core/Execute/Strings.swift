@@ -45,9 +45,14 @@ extension Processor {
             let sourceAddress = (segmentBase &+ rsi), targetAddress = rdi
             if usesSource { limit(sourceAddress) }
             if usesTarget { limit(targetAddress) }
-            let whole = run > 0 && !(backward && ((usesSource && (sourceAddress & 0xfff) &+ UInt64(size) > 0x1000) || (usesTarget && (targetAddress & 0xfff) &+ UInt64(size) > 0x1000)))
+            let whole =
+                run > 0
+                && !(backward
+                    && ((usesSource && (sourceAddress & 0xfff) &+ UInt64(size) > 0x1000)
+                        || (usesTarget && (targetAddress & 0xfff) &+ UInt64(size) > 0x1000)))
             if alignmentChecking, size > 1,
-                (usesSource && sourceAddress & UInt64(size &- 1) != 0) || (usesTarget && targetAddress & UInt64(size &- 1) != 0)
+                (usesSource && sourceAddress & UInt64(size &- 1) != 0)
+                    || (usesTarget && targetAddress & UInt64(size &- 1) != 0)
             {
                 save()
                 prepareException(17, error: 0, at: rip)

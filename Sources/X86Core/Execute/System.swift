@@ -138,7 +138,8 @@ extension Processor {
                 prepareUnimplemented("hardware breakpoints (DR7 = \(hex(value)))", at: rip)
                 return false
             }
-            setDebugRegister(slot, slot == 6 ? value & 0xe00f | 0xffff_0ff0 : slot == 7 ? value & 0xffff_2bff | 0x400 : value)
+            setDebugRegister(
+                slot, slot == 6 ? value & 0xe00f | 0xffff_0ff0 : slot == 7 ? value & 0xffff_2bff | 0x400 : value)
         case .clts:
             guard privileged else { return gp() }
             s.pointee.cr0 &= ~CR0.ts
@@ -153,7 +154,8 @@ extension Processor {
         case .lgdt, .lidt:
             guard privileged else { return gp() }
             let a: UInt64 = get(s, u.dst)
-            guard let limit: UInt16 = read(a, user: false, at: rip), let base: UInt64 = read(a &+ 2, user: false, at: rip)
+            guard let limit: UInt16 = read(a, user: false, at: rip),
+                let base: UInt64 = read(a &+ 2, user: false, at: rip)
             else { return false }
             guard isCanonical(base) else { return gp() }
             if u.src == SystemOperation.lgdt.rawValue {
@@ -216,11 +218,13 @@ extension Processor {
         case .farJump:
             let a: UInt64 = get(s, u.dst)
             if u.imm == 8 {
-                guard let t: UInt64 = read(a, user: userMode, at: rip), let c: UInt16 = read(a &+ 8, user: userMode, at: rip)
+                guard let t: UInt64 = read(a, user: userMode, at: rip),
+                    let c: UInt16 = read(a &+ 8, user: userMode, at: rip)
                 else { return false }
                 farJump(to: t, c, returning: false, at: rip)
             } else {
-                guard let t: UInt32 = read(a, user: userMode, at: rip), let c: UInt16 = read(a &+ 4, user: userMode, at: rip)
+                guard let t: UInt32 = read(a, user: userMode, at: rip),
+                    let c: UInt16 = read(a &+ 4, user: userMode, at: rip)
                 else { return false }
                 farJump(to: UInt64(t), c, returning: false, at: rip)
             }
@@ -452,12 +456,14 @@ extension Processor {
             }
         } else {
             guard linearPointer(a, .write, user: user, at: rip) != nil,
-                linearPointer(a &+ 7, .write, user: user, at: rip) != nil, let old: UInt64 = read(a, user: user, at: rip)
+                linearPointer(a &+ 7, .write, user: user, at: rip) != nil,
+                let old: UInt64 = read(a, user: user, at: rip)
             else { return false }
             let expected = get(s, 0, as: UInt64.self) & 0xffff_ffff | get(s, Slot.gpr(2), as: UInt64.self) &<< 32
             equal = old == expected
             if equal {
-                let new = get(s, Slot.gpr(3), as: UInt64.self) & 0xffff_ffff | get(s, Slot.gpr(1), as: UInt64.self) &<< 32
+                let new =
+                    get(s, Slot.gpr(3), as: UInt64.self) & 0xffff_ffff | get(s, Slot.gpr(1), as: UInt64.self) &<< 32
                 guard write(a, new, user: user, at: rip) else { return false }
             } else {
                 put(s, 0, UInt32(truncatingIfNeeded: old))
@@ -497,7 +503,8 @@ extension Processor {
         func push(_ a: UInt64, _ value: UInt64) -> Bool {
             guard mayTouch(a) else { return false }
             return step == 2
-                ? write(a, UInt16(truncatingIfNeeded: value), user: user, at: rip) : write(a, value, user: user, at: rip)
+                ? write(a, UInt16(truncatingIfNeeded: value), user: user, at: rip)
+                : write(a, value, user: user, at: rip)
         }
         func load(_ a: UInt64) -> UInt64? {
             guard mayTouch(a) else { return nil }

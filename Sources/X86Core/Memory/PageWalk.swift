@@ -32,7 +32,8 @@ extension Processor {
             return LinearPage(gpa: linear, encrypted: cBitMask != 0, storable: true)
         }
         let entryAddressMask = physicalMask & ~0xfff
-        let reserved = ~(physicalMask | cBitMask | 0xfff | PageTableBit.noExecute | (0x7ff << 52)) & 0x000f_ffff_ffff_ffff
+        let reserved =
+            ~(physicalMask | cBitMask | 0xfff | PageTableBit.noExecute | (0x7ff << 52)) & 0x000f_ffff_ffff_ffff
         var table = s.pointee.cr3 & entryAddressMask
         var shift: UInt64 = 39
         var allowed = PageTableBit.write | PageTableBit.user

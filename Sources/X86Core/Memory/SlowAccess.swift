@@ -68,13 +68,17 @@ extension Processor {
                     if write {
                         let here = runningInside(hostPage, ip)
                         forgetCodePage(hostPage)
-                        if here { return bounce(ip, origin, a, size, [piece(host, a, size)], write: true, reads: reads, leaving: true) }
+                        if here {
+                            return bounce(
+                                ip, origin, a, size, [piece(host, a, size)], write: true, reads: reads, leaving: true)
+                        }
                     } else {
                         storable = false
                     }
                 }
                 if checked {
-                    return bounce(ip, origin, a, size, [piece(host, a, size)], write: write, reads: reads, leaving: false)
+                    return bounce(
+                        ip, origin, a, size, [piece(host, a, size)], write: write, reads: reads, leaving: false)
                 }
                 fill(a, host, storable: storable)
                 return ip
@@ -128,7 +132,8 @@ extension Processor {
         }
         UnsafeMutableRawPointer(s.pointer(to: \.bounce)!).storeBytes(of: value, as: UInt64.self)
         return bounce(
-            ip, origin, a, size, [BouncePiece(host: nil, gpa: gpa, byteCount: size)], write: write, reads: false, leaving: false)
+            ip, origin, a, size, [BouncePiece(host: nil, gpa: gpa, byteCount: size)], write: write, reads: false,
+            leaving: false)
     }
 
     /// A value given by ``completeMMIO(value:)`` first, then the in-kernel devices.
@@ -142,7 +147,8 @@ extension Processor {
     }
 
     private func bounce(
-        _ ip: IP, _ origin: x86_uop, _ a: UInt64, _ size: Int, _ pieces: [BouncePiece], write: Bool, reads: Bool, leaving: Bool
+        _ ip: IP, _ origin: x86_uop, _ a: UInt64, _ size: Int, _ pieces: [BouncePiece], write: Bool, reads: Bool,
+        leaving: Bool
     ) -> IP {
         let s = self.s
         let buffer = UnsafeMutableRawPointer(s.pointer(to: \.bounce)!)
