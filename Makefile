@@ -7,7 +7,8 @@
 # GUEST_KERNEL and GUEST_CMDLINE for guest.
 
 SWIFT ?= swift
-SWIFT_BUILD = $(SWIFT) build -c release
+# Without colours the flags are the same on a terminal and in a log, and nothing is built twice.
+SWIFT_BUILD = $(SWIFT) build -c release --no-color-diagnostics
 BIN = .build/release
 GUEST = .guest
 FUZZ_ARGS ?= --iterations 2000000
@@ -24,8 +25,11 @@ run: build guest
 build: deps
 	$(SWIFT_BUILD) --product swift-snp-vmm
 
+# Built first by itself: `swift test` alone would build everything anew, for tests that import the insides of modules.
+# There are none here.
 test: deps guest firmware
-	$(SWIFT) test -c release
+	$(SWIFT_BUILD) --build-tests
+	$(SWIFT) test -c release --no-color-diagnostics --skip-build
 
 # Cheap checks first; every one fails the target.
 check: deps
