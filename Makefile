@@ -11,10 +11,13 @@ SWIFT ?= swift
 SWIFT_BUILD = $(SWIFT) build -c release --no-color-diagnostics
 BIN = .build/release
 GUEST = .guest
-FUZZ_ARGS ?= --iterations 2000000
+FUZZ_ARGS ?= --rounds 100
 GUEST_SOURCES = $(wildcard Firmware/guest/*)
 # Generated code is as its generator writes it.
 SWIFT_FILES = Package.swift $(shell find Sources Tests Examples Firmware -name '*.swift' -not -path '*/Generated/*')
+
+# One thing at a time: two targets may both want apt, or the build folder.
+.NOTPARALLEL:
 
 .PHONY: run build test check bench guest guest-amd64 firmware fmt fmt-check fuzz fuzz-smoke hot-loop audit-unsafe \
         deps deps-guest deps-bench clean
@@ -44,9 +47,14 @@ bench: build guest deps-bench
 	$(SWIFT_BUILD) --product bench
 	$(BIN)/bench $(BENCH_ARGS)
 
-# The guest images. They are rebuilt when their scripts change or after `make clean`.
+# The guest images. They are rebuilt when their scripts change, after `make clean`, or when a kernel or a command line is
+# given for them.
 guest: $(GUEST)/guest.img
 guest-amd64: $(GUEST)/guest-amd64.img
+
+ifneq ($(GUEST_KERNEL)$(GUEST_CMDLINE),)
+.PHONY: $(GUEST)/guest.img $(GUEST)/guest-amd64.img
+endif
 
 $(GUEST)/guest.img: $(GUEST_SOURCES) | deps-guest
 	Firmware/guest/build.sh cloud-amd64 $(GUEST)
@@ -63,7 +71,8 @@ fmt:
 fmt-check:
 	@$(SWIFT) format lint --strict --parallel $(SWIFT_FILES) && echo "format: fine"
 
-fuzz: deps
+# Some minutes; FUZZ_ARGS='--seed 7 --rounds 1000' for another and longer run.
+fuzz: deps firmware
 	$(SWIFT_BUILD) --product fuzz
 	$(BIN)/fuzz $(FUZZ_ARGS) all
 

@@ -21,6 +21,9 @@ struct BootBenchmark {
     struct Sample {
         var seconds: Double
         var peakKiB: Int
+        /// Resident when the guest printed its line: of guest memory, and of everything else in the process.
+        var guestKiB: Int
+        var otherKiB: Int
         /// Everything the program printed.
         var output: String
     }
@@ -28,6 +31,8 @@ struct BootBenchmark {
     /// The bar: our median over QEMU's, for `notests`.
     static let bar = 3.0
     static let memoryMiB = 512
+    /// The bar for what we hold beyond the guest memory that was touched.
+    static let memoryBarMiB = 64
 
     var runs: Int
     var kinds: [CommandLineKind]
@@ -70,6 +75,10 @@ struct BootBenchmark {
                 "  median: qemu tcg \(decimal(median(peer.map(\.seconds)), 2)) s,"
                     + " swift-snp-vmm \(decimal(median(own.map(\.seconds)), 2)) s, ratio \(decimal(ratio, 2))"
                     + (kind == .notests ? " (bar \(decimal(Self.bar, 1)))" : ""))
+            let largest = own.map(\.otherKiB).max() ?? 0
+            print(
+                "  resident at BOOT-OK: guest memory touched \(median(own.map { Double($0.guestKiB) }).rounded().mib) MiB,"
+                    + " everything else at most \(Double(largest).mib) MiB (bar \(Self.memoryBarMiB))")
             for line in own[own.count / 2].output.split(whereSeparator: \.isNewline) where line.contains("instructions")
             {
                 print("  \(line)")
@@ -87,12 +96,39 @@ struct BootBenchmark {
             child.kill()
             throw BenchmarkFailure(description: "\(program) did not come to BOOT-OK; it printed:\n\(output)")
         }
+        let (guestKiB, otherKiB) = resident(child.identifier)
         while let more = child.read(timeoutMilliseconds: 20_000) { output += String(decoding: more, as: UTF8.self) }
         if child.timedOut { child.kill() }
         let end = child.wait()
         guard end.ending == .exited(0) else {
             throw BenchmarkFailure(description: "\(program) ended with \(end.ending) after BOOT-OK:\n\(output)")
         }
-        return Sample(seconds: seconds, peakKiB: end.peakKiB, output: output)
+        return Sample(seconds: seconds, peakKiB: end.peakKiB, guestKiB: guestKiB, otherKiB: otherKiB, output: output)
     }
+
+    /// Resident KiB of a process, from `/proc/…/smaps`: mappings at least as large as the guest's memory (its shared half
+    /// and the software machine's system memory), and the rest.
+    private func resident(_ process: pid_t) -> (guest: Int, other: Int) {
+        guard let file = fopen("/proc/\(process)/smaps", "r") else { return (0, 0) }
+        defer { fclose(file) }
+        var guest = 0
+        var other = 0
+        var mappingKiB = 0
+        var line = [CChar](repeating: 0, count: 512)
+        while fgets(&line, 512, file) != nil {
+            let text = String(decoding: line.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+            let words = text.split(separator: " ")
+            guard words.count >= 2, let number = Int(words[1]) else { continue }
+            if words[0] == "Size:" { mappingKiB = number }
+            if words[0] == "Rss:" {
+                if mappingKiB >= Self.memoryMiB << 10 { guest += number } else { other += number }
+            }
+        }
+        return (guest, other)
+    }
+}
+
+extension Double {
+    /// KiB as whole MiB, rounded up.
+    fileprivate var mib: Int { (Int(self) + 1023) >> 10 }
 }

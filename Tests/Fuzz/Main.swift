@@ -2,7 +2,8 @@
 //
 //   fuzz list
 //   fuzz smoke                                        every fuzzer for a second or two, always the same inputs
-//   fuzz [--seed N] [--first N] [--iterations N] NAME… | all
+//   fuzz [--seed N] [--first N] [--iterations N | --rounds N] NAME… | all
+//                                                     a round is as many inputs as `smoke` takes
 //   fuzz --seed N --first N --dump FILE NAME          writes one input to a file instead of feeding it
 //   fuzz --input FILE NAME                            feeds a file
 //   fuzz canary                                       a fuzzer that must find something: shows that the driver reports
@@ -24,7 +25,8 @@ enum Fuzz {
     struct Options {
         var seed: UInt64 = 1
         var first: UInt64 = 0
-        var iterations = 100_000
+        var iterations: Int?
+        var rounds = 10
         var dump: String?
         var input: String?
         var names: [String] = []
@@ -59,7 +61,8 @@ enum Fuzz {
                     print("\(fuzzer.name): \(outcome)")
                     if case .impossible = outcome { found = true }
                 } else {
-                    found = run(fuzzer, options, count: options.iterations) || found
+                    let count = options.iterations ?? fuzzer.smokeIterations &* options.rounds
+                    found = run(fuzzer, options, count: count) || found
                 }
             }
             exit(found ? 1 : 0)
@@ -93,6 +96,9 @@ enum Fuzz {
             case "--iterations":
                 guard let number = Int(value), number > 0 else { return nil }
                 options.iterations = number
+            case "--rounds":
+                guard let number = Int(value), number > 0, number <= 1_000_000 else { return nil }
+                options.rounds = number
             case "--dump": options.dump = value
             case "--input": options.input = value
             default: return nil
@@ -105,7 +111,7 @@ enum Fuzz {
         fail(
             """
             usage: fuzz list | smoke | canary
-                   fuzz [--seed N] [--first N] [--iterations N] [--dump FILE | --input FILE] NAME... | all
+                   fuzz [--seed N] [--first N] [--iterations N | --rounds N] [--dump FILE | --input FILE] NAME... | all
             fuzzers: \(fuzzers.map(\.name).joined(separator: " "))
             """, status: 2)
     }

@@ -15,7 +15,8 @@ public final class ChildProcess {
         public var description: String
     }
 
-    private let identifier: pid_t
+    /// The process id, for `/proc`.
+    public let identifier: pid_t
     private let output: Int32
     private var input: Int32
     private var isReaped = false
