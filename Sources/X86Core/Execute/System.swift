@@ -181,6 +181,8 @@ extension Processor {
         case .moveToSegment, .popSegment:
             guard let index = SegmentIndex(rawValue: Int(truncatingIfNeeded: u.imm)), index != .cs else { return ud() }
             guard loadSegment(index, get(s, u.dst), at: rip) else { return false }
+            // The instruction behind MOV SS is protected from interrupts, so that it can load RSP [APM2 8.5].
+            if index == .ss { s.pointee.shadow = 1 }
             if u.src == SystemOperation.popSegment.rawValue {
                 put(s, Slot.rsp, get(s, Slot.rsp, as: UInt64.self) &+ UInt64(u.scale))
             }
