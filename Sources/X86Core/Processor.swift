@@ -77,7 +77,7 @@ public final class Processor {
         UnsafeMutableRawPointer(s).initializeMemory(as: UInt8.self, repeating: 0, count: MemoryLayout<x86_cpu>.size)
         func tlb() -> UnsafeMutablePointer<x86_tlb_entry> {
             let t = UnsafeMutablePointer<x86_tlb_entry>.allocate(capacity: Int(X86_TLB_SIZE))
-            t.initialize(repeating: x86_tlb_entry(read: 1, write: 1, exec: 1, addend: 0), count: Int(X86_TLB_SIZE))
+            t.initialize(repeating: x86_tlb_entry(read: 1, write: 1, unused: 0, addend: 0), count: Int(X86_TLB_SIZE))
             return t
         }
         supervisorTLB = tlb()
@@ -213,7 +213,7 @@ public final class Processor {
 
     /// What a write to CR3 or INVLPG does (all entries: large pages are cut into small ones here).
     func flushLinearTranslations() {
-        let empty = x86_tlb_entry(read: 1, write: 1, exec: 1, addend: 0)
+        let empty = x86_tlb_entry(read: 1, write: 1, unused: 0, addend: 0)
         for i in 0..<Int(X86_TLB_SIZE) {
             supervisorTLB[i] = empty
             userTLB[i] = empty
@@ -243,7 +243,4 @@ public final class Processor {
 
     /// Guest instructions retired since creation (a repeated string instruction counts once per visit).
     public var instructionCount: UInt64 { retired }
-
-    /// A slice of `run` is short; nothing else is needed to stop one.
-    public func kick() {}
 }

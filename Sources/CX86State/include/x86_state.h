@@ -27,7 +27,8 @@ struct x86_uop {
 _Static_assert(sizeof(struct x86_uop) == 32, "uop size");
 
 struct x86_tlb_entry {
-    uint64_t read, write, exec;  // linear page address if allowed, else 1 (never equal to a page address)
+    uint64_t read, write;        // linear page address if allowed, else 1 (never equal to a page address)
+    uint64_t unused;             // keeps an entry at 32 bytes; instruction fetches have a cache of their own
     uint64_t addend;             // host address minus linear address
 };
 

@@ -30,12 +30,6 @@ package final class VirtualCPU: @unchecked Sendable {
     private let guestMode = Mutex(())
     /// How many threads wait for `guestMode` to make a change.
     private let pauseRequests = Atomic<Int>(0)
-    /// The processor for `kick`, which any thread may call.
-    private let kickTarget = Mutex<KickTarget?>(nil)
-    private struct KickTarget: @unchecked Sendable {
-        // Only `kick` is called through it.
-        let processor: Processor
-    }
     private let clockUpdateRequested = Atomic<Bool>(false)
 
     /// The state as long as there is no processor; afterwards, for a sealed vCPU, what it was sealed with.
@@ -109,7 +103,6 @@ package final class VirtualCPU: @unchecked Sendable {
     /// Runs `body` while the processor is outside the guest.
     func paused(_ body: () -> Void) {
         pauseRequests.add(1, ordering: .acquiringAndReleasing)
-        kick()
         guestMode.withLock { _ in body() }
         pauseRequests.subtract(1, ordering: .acquiringAndReleasing)
     }
@@ -120,13 +113,9 @@ package final class VirtualCPU: @unchecked Sendable {
         return guestMode.withLock { _ in processor.run() }
     }
 
-    /// Makes a KVM_RUN in progress look at its surroundings: out of the guest, or out of its sleep.
-    func notify() {
-        kick()
-        sleeper.wake()
-    }
-
-    private func kick() { kickTarget.withLock { $0?.processor.kick() } }
+    /// Makes a KVM_RUN in progress look at its surroundings: out of its sleep now, out of the guest at the end of the
+    /// processor's slice, a fraction of a millisecond away.
+    func notify() { sleeper.wake() }
 
     // MARK: Translations (called while paused, or by the vCPU's own thread)
 
@@ -172,8 +161,6 @@ package final class VirtualCPU: @unchecked Sendable {
         processor.ghcbMSR = ghcbMSR
         self.view = view
         self.processor = processor
-        let target = KickTarget(processor: processor)
-        kickTarget.withLock { $0 = target }
         return processor
     }
 

@@ -14,7 +14,8 @@ extension Processor {
     /// Instructions per slice: `run` returns `.interrupt` after so many, a fraction of a millisecond.
     static let slice: Int64 = 100_000
 
-    /// Runs guest instructions until something needs the hypervisor.
+    /// Runs guest instructions until something needs the hypervisor, for at most a slice: whoever waits for the processor
+    /// to come out need do nothing else.
     public func run() -> VMExit {
         let s = self.s
         s.pointee.budget = Self.slice

@@ -70,7 +70,7 @@ extension Processor {
                 if usesSource {
                     guard let p = linearPointer(sourceAddress, .read, user: user, at: rip) else {
                         save()
-                        return deviceString(ip, operation, size, &count, &rsi, &rdi, step, save, at: rip)
+                        return false
                     }
                     source = p
                 }
@@ -78,7 +78,7 @@ extension Processor {
                     let writes = operation == .movs || operation == .stos
                     guard let p = linearPointer(targetAddress, writes ? .write : .read, user: user, at: rip) else {
                         save()
-                        return deviceString(ip, operation, size, &count, &rsi, &rdi, step, save, at: rip)
+                        return false
                     }
                     target = p
                 }
@@ -234,12 +234,6 @@ extension Processor {
             return true
         }
     }
-
-    /// A string element on a device page cannot be done here: whatever was prepared stands.
-    private func deviceString(
-        _ ip: IP, _ operation: SystemOperation, _ size: Int, _ count: inout UInt64, _ rsi: inout UInt64,
-        _ rdi: inout UInt64, _ step: UInt64, _ save: () -> Void, at rip: UInt64
-    ) -> Bool { false }
 }
 
 /// A non-inlined way to the flag words, for slow paths.

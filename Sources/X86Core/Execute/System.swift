@@ -586,7 +586,7 @@ extension Processor {
             for i in 0..<Int(X86_TLB_SIZE) {
                 let e = table + i
                 if e.pointee.read != 1, UInt(truncatingIfNeeded: e.pointee.read &+ e.pointee.addend) == page {
-                    e.pointee = x86_tlb_entry(read: 1, write: 1, exec: 1, addend: 0)
+                    e.pointee = x86_tlb_entry(read: 1, write: 1, unused: 0, addend: 0)
                 }
             }
         }

@@ -27,7 +27,7 @@ extension Processor {
         } else {
             let tag = a & ~0xfff
             e.pointee = x86_tlb_entry(
-                read: tag, write: storable ? tag : 1, exec: 1, addend: UInt64(UInt(bitPattern: p)) &- tag)
+                read: tag, write: storable ? tag : 1, unused: 0, addend: UInt64(UInt(bitPattern: p)) &- tag)
         }
         return p + Int(a & 0xfff)
     }

@@ -167,7 +167,7 @@ extension Processor {
         s.pointee.bounce_index = UInt32(truncatingIfNeeded: index)
         let tag = (a &+ UInt64(size &- 1)) & ~0xfff
         entry.pointee = x86_tlb_entry(
-            read: tag, write: write ? tag : 1, exec: 1, addend: UInt64(UInt(bitPattern: buffer)) &- a)
+            read: tag, write: write ? tag : 1, unused: 0, addend: UInt64(UInt(bitPattern: buffer)) &- a)
         // The uop, `after`, the instruction's other uops, and the way back (marked 0xffff like a block's end). `ip` may
         // itself be in `scratch`, behind a bounced first half of this instruction: then the way back stays what it is.
         let scratch = UnsafeMutableRawPointer(s.pointer(to: \.scratch)!).assumingMemoryBound(to: x86_uop.self)
@@ -217,7 +217,7 @@ extension Processor {
         let tag = a & ~0xfff
         let entry = tlbEntry(s, a)
         entry.pointee = x86_tlb_entry(
-            read: tag, write: storable ? tag : 1, exec: 1, addend: UInt64(UInt(bitPattern: host)) &- tag)
+            read: tag, write: storable ? tag : 1, unused: 0, addend: UInt64(UInt(bitPattern: host)) &- tag)
     }
 
     @inline(__always)
