@@ -1,0 +1,130 @@
+// Instructions that are rare and long: selector inspection, CMPXCHG8B and CMPXCHG16B, ENTER.
+
+import CX86State
+import X86Defs
+
+extension Processor {
+    /// VERR, VERW, LAR, LSL: look at a descriptor without faulting on it. `base` is the selector's slot.
+    func inspectSelector(_ ip: IP, at rip: UInt64) -> Bool {
+        let u = ip.pointee
+        let selector: UInt16 = get(s, u.base)
+        let operation = SystemOperation(rawValue: u.src).unsafelyUnwrapped
+        s.pointee.fz = 1
+        let offset = UInt64(selector & ~7), local = selector & 4 != 0
+        let base = local ? s.pointee.ldtr.base : s.pointee.gdt_base
+        let limit = local ? UInt64(s.pointee.ldtr.limit) : UInt64(s.pointee.gdt_limit)
+        guard selector & ~3 != 0, offset &+ 7 <= limit else { return true }
+        guard let d: UInt64 = read(base &+ offset, user: false, at: rip) else { return false }
+        let segment = unpack(d, selector)
+        let type = segment.attributes & 0x1f, dpl = (segment.attributes &>> 5) & 3
+        let isSegment = type & 0x10 != 0, isCode = type & 0x18 == 0x18
+        let visible = isCode && type & 4 != 0 || dpl >= max(UInt16(s.pointee.cpl), selector & 3)
+        guard visible else { return true }
+        switch operation {
+        case .verr: if isSegment && (!isCode || type & 2 != 0) { s.pointee.fz = 0 }
+        case .verw: if isSegment && !isCode && type & 2 != 0 { s.pointee.fz = 0 }
+        case .lar:
+            guard isSegment || type == 2 || type == 9 || type == 11 || type == 12 else { return true }
+            s.pointee.fz = 0
+            putSized(u.dst, (d &>> 32) & 0x00f0_ff00, Int(u.scale))
+        default:
+            guard isSegment || type == 2 || type == 9 || type == 11 else { return true }
+            s.pointee.fz = 0
+            putSized(u.dst, UInt64(segment.limit), Int(u.scale))
+        }
+        return true
+    }
+
+    /// CMPXCHG8B and CMPXCHG16B at the address in `dst`.
+    func compareExchangePair(_ ip: IP, at rip: UInt64) -> Bool {
+        let a: UInt64 = get(s, ip.pointee.dst)
+        let user = userMode
+        let equal: Bool
+        guard isAligned(a, 8, at: rip) else { return false }
+        if ip.pointee.src == SystemOperation.cmpxchg16b.rawValue {
+            guard a & 15 == 0 else {
+                prepareException(13, error: 0, at: rip)
+                return false
+            }
+            guard let p = linearPointer(a, .write, user: user, at: rip) else { return false }
+            let low = p.load(as: UInt64.self), high = p.load(fromByteOffset: 8, as: UInt64.self)
+            equal = low == get(s, 0, as: UInt64.self) && high == get(s, Slot.gpr(2), as: UInt64.self)
+            if equal {
+                p.storeBytes(of: get(s, Slot.gpr(3)), as: UInt64.self)
+                p.storeBytes(of: get(s, Slot.gpr(1)), toByteOffset: 8, as: UInt64.self)
+            } else {
+                put(s, 0, low)
+                put(s, Slot.gpr(2), high)
+            }
+        } else {
+            guard linearPointer(a, .write, user: user, at: rip) != nil,
+                linearPointer(a &+ 7, .write, user: user, at: rip) != nil,
+                let old: UInt64 = read(a, user: user, at: rip)
+            else { return false }
+            let expected = get(s, 0, as: UInt64.self) & 0xffff_ffff | get(s, Slot.gpr(2), as: UInt64.self) &<< 32
+            equal = old == expected
+            if equal {
+                let new =
+                    get(s, Slot.gpr(3), as: UInt64.self) & 0xffff_ffff | get(s, Slot.gpr(1), as: UInt64.self) &<< 32
+                guard write(a, new, user: user, at: rip) else { return false }
+            } else {
+                put(s, 0, UInt32(truncatingIfNeeded: old))
+                put(s, Slot.gpr(2), UInt32(truncatingIfNeeded: old &>> 32))
+            }
+        }
+        let f = composeFlags(s) & ~RFLAGS.zf
+        spreadArithmeticFlags(s, equal ? f | RFLAGS.zf : f)
+        return true
+    }
+
+    /// ENTER imm16, imm8; `scale`: bytes per stack element.
+    func enterFrame(_ ip: IP, at rip: UInt64) -> Bool {
+        let u = ip.pointee
+        let level = Int(truncatingIfNeeded: (u.imm &>> 16) & 31), byteCount = u.imm & 0xffff
+        let step = UInt64(u.scale)
+        let user = userMode
+        func mayTouch(_ a: UInt64) -> Bool {
+            if !isCanonical(a) {
+                prepareException(12, error: 0, at: rip)
+                return false
+            }
+            if alignmentChecking, a & (step &- 1) != 0 {
+                prepareException(17, error: 0, at: rip)
+                return false
+            }
+            return true
+        }
+        func push(_ a: UInt64, _ value: UInt64) -> Bool {
+            guard mayTouch(a) else { return false }
+            return step == 2
+                ? write(a, UInt16(truncatingIfNeeded: value), user: user, at: rip)
+                : write(a, value, user: user, at: rip)
+        }
+        func load(_ a: UInt64) -> UInt64? {
+            guard mayTouch(a) else { return nil }
+            return step == 2
+                ? read(a, as: UInt16.self, user: user, at: rip).map { UInt64($0) } : read(a, user: user, at: rip)
+        }
+        let rsp: UInt64 = get(s, Slot.rsp), rbp: UInt64 = get(s, Slot.rbp)
+        var sp = rsp &- step
+        guard push(sp, rbp) else { return false }
+        let frame = sp
+        if level > 0 {
+            var source = rbp
+            for _ in 1..<level {
+                source = source &- step
+                guard let v = load(source) else { return false }
+                sp = sp &- step
+                guard push(sp, v) else { return false }
+            }
+            sp = sp &- step
+            guard push(sp, frame) else { return false }
+        }
+        // The processor probes the new stack top for writing.
+        let top = sp &- byteCount
+        guard mayTouch(top), linearPointer(top, .write, user: user, at: rip) != nil else { return false }
+        step == 2 ? put(s, Slot.rbp, UInt16(truncatingIfNeeded: frame)) : put(s, Slot.rbp, frame)
+        put(s, Slot.rsp, top)
+        return true
+    }
+}

@@ -1,0 +1,62 @@
+// PVALIDATE and RMPADJUST: the guest's half of the RMP [APM2 15.36.6].
+
+import CX86State
+import X86Defs
+
+extension Processor {
+    /// PVALIDATE: RAX address, ECX size, EDX validate. Result in RAX and CF [APM3 PVALIDATE].
+    func pageValidate(at rip: UInt64) -> Bool {
+        let a: UInt64 = get(s, 0), size: UInt32 = get(s, Slot.gpr(1)), validate: UInt32 = get(s, Slot.gpr(2))
+        guard let page = instructionOperandPage(a, at: rip) else { return false }
+        let before = memory.translate(gpa: page.gpa & ~0xfff, encrypted: true, access: .read)
+        guard let result = memory.pvalidate(gpa: page.gpa & ~0xfff, size: size, validate: validate & 1 != 0) else {
+            prepareExit(.nestedPageFault(gpa: page.gpa & ~0xfff, encrypted: true, access: .write), at: rip)
+            return false
+        }
+        // A page that is no longer validated must leave every TLB; one that was not validated is in none.
+        if validate & 1 == 0, result.code == 0, !result.unchanged {
+            if size == 0, case .page(let host, _) = before { dropTranslations(to: host) } else { flushTLB() }
+        }
+        put(s, 0, result.code)
+        let f = composeFlags(s) & ~RFLAGS.arithmetic
+        spreadArithmeticFlags(s, result.unchanged ? f | RFLAGS.cf : f)
+        return true
+    }
+
+    /// RMPADJUST: RAX address, RCX size, RDX attributes. Result in RAX and ZF [APM3 RMPADJUST].
+    func adjustRMP(at rip: UInt64) -> Bool {
+        let a: UInt64 = get(s, 0), size: UInt32 = get(s, Slot.gpr(1)), attributes: UInt64 = get(s, Slot.gpr(2))
+        guard let page = instructionOperandPage(a, at: rip) else { return false }
+        guard let code = memory.rmpadjust(gpa: page.gpa & ~0xfff, size: size, attributes: attributes) else {
+            prepareExit(.nestedPageFault(gpa: page.gpa & ~0xfff, encrypted: true, access: .write), at: rip)
+            return false
+        }
+        flushTLB()
+        put(s, 0, code)
+        spreadArithmeticFlags(s, code == 0 ? RFLAGS.zf : 0)
+        return true
+    }
+
+    private func instructionOperandPage(_ a: UInt64, at rip: UInt64) -> LinearPage? {
+        guard isCanonical(a) else {
+            prepareException(13, error: 0, at: rip)
+            return nil
+        }
+        return walk(a, .read, user: false, at: rip)
+    }
+
+    /// Drops what leads to one host page, whichever linear addresses do.
+    private func dropTranslations(to host: UnsafeMutableRawPointer) {
+        let page = UInt(bitPattern: host)
+        for table in [supervisorTLB, userTLB] {
+            for i in 0..<Int(X86_TLB_SIZE) {
+                let e = table + i
+                if e.pointee.read != 1, UInt(truncatingIfNeeded: e.pointee.read &+ e.pointee.addend) == page {
+                    e.pointee = x86_tlb_entry(read: 1, write: 1, unused: 0, addend: 0)
+                }
+            }
+        }
+        for i in 0..<256 where fetchCache[i].page == page { fetchCache[i].tag = 0 }
+        for i in 0..<512 where UInt(bitPattern: walkCache[i].host) == page { walkCache[i].page = 1 }
+    }
+}
