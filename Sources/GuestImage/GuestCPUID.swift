@@ -15,12 +15,13 @@ public enum GuestCPUID {
     /// that work with private memory, and describes `processorCount` processors. A processor's own APIC id (leaf 1
     /// EBX 31:24) is left 0 for the caller to set.
     /// - Parameter isConfidential: Also clears what the firmware refuses in a CPUID page (TSC deadline timer, TSC_ADJUST,
-    ///   speculation controls), and nested virtualisation.
+    ///   speculation controls), and nested virtualisation. Without it the SEV leaf goes: a kernel offers it whatever the
+    ///   VM's type, and a plain guest that saw it would read SEV_STATUS, an MSR that it does not have.
     public static func leaves(
         supported: [CPUIDLeaf], processorCount: Int = 1, isConfidential: Bool
     ) -> [CPUIDLeaf] {
         let count = UInt32(truncatingIfNeeded: processorCount)
-        return supported.map { original in
+        return supported.filter { isConfidential || $0.function != 0x8000_001f }.map { original in
             var leaf = original
             switch (leaf.function, leaf.index) {
             case (1, _):

@@ -18,12 +18,9 @@ extension Host {
     /// The CPUID leaves of a guest on this host: what the kernel supports, adapted to our machine. The plan's CPUID page
     /// and every vCPU get this list.
     public func guestCPUID(processorCount: Int, confidential: Bool) throws(VMMError) -> [CPUIDLeaf] {
-        let leaves = GuestCPUID.leaves(
+        GuestCPUID.leaves(
             supported: try supportedCPUID().map { CPUIDLeaf($0) }, processorCount: processorCount,
             isConfidential: confidential)
-        // A kernel offers the SEV leaf whatever the VM's type. A plain guest that saw it would read SEV_STATUS, an MSR that
-        // it does not have.
-        return confidential ? leaves : leaves.filter { $0.function != 0x8000_001f }
     }
 }
 

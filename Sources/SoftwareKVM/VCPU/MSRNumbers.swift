@@ -35,8 +35,7 @@ enum MSRNumber {
         [
             0x174, 0x175, 0x176, 0xc000_0081, pat, 0xc000_0082, 0xc000_0083, 0xc000_0084, 0xc000_0102, 0xc000_0100,
             0xc000_0101, tsc, 0xc000_0103, efer, kvmWallClock, kvmSystemTime, kvmWallClockOld, kvmSystemTimeOld,
-            tscAdjust,
-            tscDeadline, mtrrDefaultType, 0x250, 0x258, 0x259,
+            tscAdjust, tscDeadline, mtrrDefaultType, 0x250, 0x258, 0x259,
         ] + Array(0x268...0x26f) + Array(variableMTRRs) + [apicBase, miscEnable, hwcr]
 
     /// KVM_GET_MSR_FEATURE_INDEX_LIST.

@@ -66,10 +66,7 @@ extension Processor {
             case Int(X86_LEAVE_LOOKUP): break
             case Int(X86_LEAVE_BUDGET): return .interrupt
             case Int(X86_LEAVE_EXCEPTION):
-                let event = Event(
-                    vector: UInt8(truncatingIfNeeded: s.pointee.vector),
-                    errorCode: s.pointee.has_error_code != 0 ? s.pointee.error_code : nil, kind: .exception)
-                if !deliver(event) { return exit }
+                if !deliver(preparedException) { return exit }
                 // A handler that faults on its first byte would otherwise keep this loop for ever.
                 s.pointee.budget &-= 1
                 if s.pointee.budget < 0 { return .interrupt }
@@ -99,10 +96,7 @@ extension Processor {
         s.pointee.link = nil
         switch Int(s.pointee.leave) {
         case Int(X86_LEAVE_EXCEPTION):
-            let event = Event(
-                vector: UInt8(truncatingIfNeeded: s.pointee.vector),
-                errorCode: s.pointee.has_error_code != 0 ? s.pointee.error_code : nil, kind: .exception)
-            if !deliver(event) { pendingExit = exit }
+            if !deliver(preparedException) { pendingExit = exit }
         case Int(X86_LEAVE_EXIT): pendingExit = exit
         default: retired &+= 1
         }
@@ -133,6 +127,13 @@ extension Processor {
         s.pointee.has_error_code = error == nil ? 0 : 1
         s.pointee.error_code = error ?? 0
         s.pointee.leave = UInt32(X86_LEAVE_EXCEPTION)
+    }
+
+    /// What ``prepareException(_:error:at:)`` left.
+    var preparedException: Event {
+        Event(
+            vector: UInt8(truncatingIfNeeded: s.pointee.vector),
+            errorCode: s.pointee.has_error_code != 0 ? s.pointee.error_code : nil, kind: .exception)
     }
 
     /// #VC with the exit code of the intercept as error code [APM2 15.35.5].

@@ -27,12 +27,7 @@ extension Processor {
                 event.kind == .exception
                 && (isContributory(event.vector) && isContributory(second)
                     || event.vector == 14 && (isContributory(second) || second == 14))
-            event =
-                isDouble
-                ? Event(vector: 8, errorCode: 0, kind: .exception)
-                : Event(
-                    vector: second, errorCode: s.pointee.has_error_code != 0 ? s.pointee.error_code : nil,
-                    kind: .exception)
+            event = isDouble ? Event(vector: 8, errorCode: 0, kind: .exception) : preparedException
         }
     }
 

@@ -171,7 +171,7 @@ extension Processor {
         func go<T: Word>(_ type: T.Type) {
             let x = T(truncatingIfNeeded: a), y = T(truncatingIfNeeded: b)
             let (r, carries) = compute(.cmp, x, y, carryIn: false)
-            CX86Flags.set(s, r, carries)
+            X86Core.setFlags(s, result: r, carries: carries)
         }
         switch size {
         case 1: go(UInt8.self)
@@ -234,9 +234,4 @@ extension Processor {
             return true
         }
     }
-}
-
-/// A non-inlined way to the flag words, for slow paths.
-enum CX86Flags {
-    static func set<T: Word>(_ s: CPU, _ r: T, _ carries: T) { setFlags(s, result: r, carries: carries) }
 }
