@@ -26,7 +26,10 @@ let package = Package(
     products: [
         .executable(name: "swift-snp-vmm", targets: ["swift-snp-vmm"]),
         .library(
-            name: "SNPVMM", targets: ["SNPVMM", "KVMABI", "LinuxKVM", "SoftwareKVM", "GuestImage", "LaunchMeasurement"]),
+            name: "SNPVMM",
+            targets: [
+                "SNPVMM", "KVMABI", "LinuxKVM", "SoftwareKVM", "GuestImage", "LaunchMeasurement", "GuestOwner", "RunReport",
+            ]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2")
@@ -59,13 +62,23 @@ let package = Package(
         module("LaunchMeasurement", ["SEVABI", "X86Defs", "GuestImage", "Crypto"]),
         module("VMMDevices"),
         module("SNPVMM", ["KVMABI", "SEVABI", "X86Defs", "GuestImage", "VMMDevices"]),
+        // One page about one run: the diagram, the launch, the memory, the exits.
+        module("RunReport"),
+
+        // The guest owner, outside: needs no KVM and no SEV machine.
+        module("GuestOwner", ["SEVABI", "Crypto", "GuestImage", "LaunchMeasurement"]),
+
+        // What an attacking host can do, and what each technology stops: scenarios on the seam.
+        module(
+            "IsolationSuite",
+            ["KVMABI", "SEVABI", "X86Defs", "Crypto", "GuestImage", "LaunchMeasurement", "GuestOwner", "SNPVMM"]),
 
         // The edge: picks a host kernel and wires everything.
         .executableTarget(
             name: "swift-snp-vmm",
             dependencies: [
-                "SNPVMM", "KVMABI", "LinuxKVM", "SoftwareKVM", "GuestImage", "LaunchMeasurement", "SEVABI", "X86Defs",
-                "CProcess",
+                "SNPVMM", "KVMABI", "LinuxKVM", "SoftwareKVM", "SoftwarePSP", "GuestImage", "LaunchMeasurement",
+                "GuestOwner", "RunReport", "IsolationSuite", "SEVABI", "X86Defs", "Crypto", "CProcess",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
@@ -89,6 +102,11 @@ let package = Package(
         tests("GuestImageTests", ["GuestImage", "SEVABI", "X86Defs"]),
         tests("LaunchMeasurementTests", ["LaunchMeasurement", "GuestImage", "SEVABI", "X86Defs", "Crypto"]),
         tests("VMMDevicesTests", ["VMMDevices"]),
+        tests("GuestOwnerTests", ["GuestOwner", "SEVABI", "Crypto", "GuestImage", "LaunchMeasurement"]),
+        tests("RunReportTests", ["RunReport"]),
+        tests(
+            "IsolationSuiteTests",
+            ["IsolationSuite", "SoftwareKVM", "KVMABI", "SEVABI", "X86Defs", "GuestOwner", "GuestImage", "SNPVMM"]),
         tests(
             "SNPVMMTests", ["SNPVMM", "KVMABI", "SoftwareKVM", "GuestImage", "LaunchMeasurement", "SEVABI", "X86Defs"]),
         tests(

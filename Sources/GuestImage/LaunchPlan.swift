@@ -33,13 +33,36 @@ public struct LaunchPlan: Sendable {
     public var processors: [ProcessorState]
     /// SEV_FEATURES of every VMSA, bit 0 (SNP active) included.
     public var guestFeatures: UInt64
-    /// Guest policy [SNP 4.3].
+    /// Guest policy: 64 bits of SNP [SNP 4.3], or 32 of SEV and SEV-ES [SEV 3].
     public var policy: UInt64
+    /// What protects the guest; nil for a plain one. For SEV and SEV-ES the regions are the LAUNCH_UPDATE_DATA calls: any
+    /// multiple of 16 bytes at any multiple of 16, all of type NORMAL.
+    public var technology: GuestTechnology?
+    /// Where LAUNCH_SECRET puts the owner's secret table; nil when the image has no place for one.
+    public var secretArea: SecretArea?
 
-    public init(regions: [Region], processors: [ProcessorState], guestFeatures: UInt64 = 1, policy: UInt64 = 0x30000) {
+    /// A place in the guest's memory for a secret table, inside one page.
+    public struct SecretArea: Equatable, Sendable {
+        /// A multiple of 16.
+        public var gpa: UInt64
+        /// A multiple of 16.
+        public var byteCount: UInt64
+
+        public init(gpa: UInt64, byteCount: UInt64) {
+            self.gpa = gpa
+            self.byteCount = byteCount
+        }
+    }
+
+    public init(
+        regions: [Region], processors: [ProcessorState], guestFeatures: UInt64 = 1, policy: UInt64 = 0x30000,
+        technology: GuestTechnology? = .snp, secretArea: SecretArea? = nil
+    ) {
         self.regions = regions
         self.processors = processors
         self.guestFeatures = guestFeatures
         self.policy = policy
+        self.technology = technology
+        self.secretArea = secretArea
     }
 }
