@@ -35,7 +35,8 @@ public final class SoftwareKVM: HostKernel {
         do {
             systemMemory = try SystemMemory(
                 byteCount: configuration.systemMemoryByteCount,
-                asidCount: Int(configuration.platform.snpASIDs.upperBound) + 1)
+                asidCount: Int(
+                    max(configuration.platform.snpASIDs.upperBound, configuration.profile.memoryASIDs.upperBound)) + 1)
         } catch {
             throw StartError(
                 message:
@@ -47,7 +48,9 @@ public final class SoftwareKVM: HostKernel {
         platform.cpuid = CPUIDProfile(supported: configuration.profile.firmwareCPUID)
         let processor = SecureProcessor(
             memory: systemMemory, profile: platform, entropy: seed.map { .seed($0) } ?? .system)
-        secureProcessor = SecureProcessorDriver(memory: systemMemory, processor: processor)
+        secureProcessor = SecureProcessorDriver(
+            memory: systemMemory, processor: processor, stateASIDs: Range(platform.snpASIDs),
+            memoryASIDs: configuration.profile.memoryASIDs)
         random = Mutex(SplitMix64(state: configuration.seed ?? 0))
         let status = secureProcessor.initializePlatform()
         if status != .success {

@@ -5,7 +5,8 @@ import KVMABI
 extension Capability {
     /// The answer for this kernel. `type` is nil on the system handle.
     func value(vmType type: VMType?) -> Int32 {
-        let isProtected = type == .snp
+        let hasPrivateMemory = type == nil || type == .snp
+        let protectsState = type == .snp || type == .sevES
         switch self {
         case .irqChip, .userMemory, .setTSSAddress, .extendedCPUID, .clockSource, .mpState, .syncMMU,
             .destroyMemoryRegionWorks, .irqRouting, .joinMemoryRegionsWorks, .pit2, .setIdentityMapAddress,
@@ -13,7 +14,7 @@ extension Capability {
             .signalMSI, .enableCapabilityVM, .splitIRQChip, .immediateExit, .sysAttributes, .userMemory2,
             .memoryFaultInfo, .preFaultMemory, .tscDeadlineTimer:
             return 1
-        case .guestMemfd: return type == nil || isProtected ? 1 : 0
+        case .guestMemfd: return hasPrivateMemory ? 1 : 0
         case .recommendedVCPUCount: return 1
         case .maximumVCPUCount: return Int32(VirtualMachine.maximumVCPUCount)
         case .maximumVCPUID: return 4096
@@ -21,14 +22,20 @@ extension Capability {
         // KVM_CLOCK_TSC_STABLE, REALTIME, HOST_TSC.
         case .adjustClock: return 2 | 4 | 8
         case .exitHypercall: return 1 << 12
-        case .memoryAttributes: return type == nil || isProtected ? 8 : 0
-        case .vmTypes: return 1 << 0 | 1 << 4
+        case .memoryAttributes: return hasPrivateMemory ? 8 : 0
+        case .vmTypes: return Self.vmTypesValue
+        // A write to a read-only slot is emulated, which takes registers that the host can see.
+        case .readOnlyMemory: return protectsState ? 0 : 1
         case .gpaBits: return 48
         case .xsave2: return 4096
         case .apicBusCyclesNanoseconds: return 1
         // KVM_X2APIC_API_USE_32BIT_IDS, _DISABLE_BROADCAST_QUIRK.
         case .x2apicAPI: return 3
+        // Among them SYNC_REGS and X86_SMM, and copying or moving an encryption context to another VM: not offered.
         default: return 0
         }
     }
+
+    /// Default, SEV, SEV-ES, SNP.
+    static let vmTypesValue: Int32 = 1 << 0 | 1 << 2 | 1 << 3 | 1 << 4
 }

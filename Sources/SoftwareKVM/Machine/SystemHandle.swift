@@ -25,7 +25,7 @@ extension SoftwareKVM {
     }
 
     private func createVM(_ number: UInt64) throws(Errno) -> Int32 {
-        guard number == 0 || number == 4 else { throw .EINVAL }
+        guard number < 32, Capability.vmTypesValue & 1 << Int32(number) != 0 else { throw .EINVAL }
         let vm = VirtualMachine(kernel: self, type: VMType(rawValue: UInt32(number)))
         return try handles.insert(.vm(vm)).rawValue
     }

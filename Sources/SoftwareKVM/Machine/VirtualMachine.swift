@@ -1,10 +1,11 @@
-// A VM: memory, vCPUs, interrupt controllers, clock, and the SNP guest context once there is one.
+// A VM: memory, vCPUs, interrupt controllers, clock, and the confidential guest once there is one.
 //
 // Locks, outermost first: `lock` (what the real kernel does under kvm->lock and slots_lock) → a vCPU's `mutex` → a vCPU's
 // `guestMode` → the leaf locks of memory, guest_memfd, interrupts and the vCPU list, which are held for one operation.
 
 import KVMABI
 import MemoryController
+import SEVABI
 import Synchronization
 
 // @unchecked Sendable: the unprotected `var`s are guarded by `lock`, as each says.
@@ -23,8 +24,10 @@ final class VirtualMachine: @unchecked Sendable {
     let clock: VMClock
 
     private let lock = Mutex(())
-    /// Guarded by `lock`: the SNP guest, from INIT2 on.
+    /// Guarded by `lock`: the SNP guest, from INIT2 on. Constant once there is a vCPU, as `sev` is.
     var snp: SNPGuest?
+    /// Guarded by `lock`: the SEV or SEV-ES guest, from INIT2 (or INIT, ES_INIT) on.
+    var sev: SEVGuest?
     /// Guarded by `lock`; KVM_SET_BOOT_CPU_ID.
     var bootVCPUIdentifier: UInt32 = 0
     /// Guarded by `lock`; KVM_SET_TSC_KHZ on the VM.
@@ -41,7 +44,10 @@ final class VirtualMachine: @unchecked Sendable {
         defaultTSCkHz = kernel.configuration.tscKHz
     }
 
-    deinit { snp?.decommission() }
+    deinit {
+        snp?.decommission()
+        sev?.decommission()
+    }
 
     /// Runs `body` under the VM's lock.
     func locked<Result: Sendable>(_ body: () throws(Errno) -> Result) throws(Errno) -> Result {
@@ -49,6 +55,15 @@ final class VirtualMachine: @unchecked Sendable {
     }
 
     var isSNP: Bool { type == .snp }
+
+    /// What the VM is now: nil until INIT2, INIT or ES_INIT has made it confidential.
+    var technology: GuestTechnology? {
+        if snp != nil { return .snp }
+        return sev.map { $0.isES ? .sevES : .sev }
+    }
+
+    /// `has_protected_state`: the type says that registers will be the guest's own. False for ES_INIT's guests.
+    var typeProtectsState: Bool { type == .sevES || type == .snp }
 
     var vcpus: [VirtualCPU] { vcpuList.withLock { $0 } }
 

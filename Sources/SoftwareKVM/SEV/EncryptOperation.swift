@@ -25,9 +25,8 @@ extension VirtualMachine {
             if snp != nil && command.id < SEVCommandID.snpLaunchStart.rawValue { throw .EPERM }
             do throws(EncryptFailure) {
                 switch SEVCommandID(rawValue: command.id) {
-                case .initialize, .initializeES:
-                    // The old calls belong to VM type 0, which has no encryption in this machine.
-                    throw EncryptFailure(type == .plain ? .ENOTTY : .EINVAL)
+                case .initialize: try initializeLegacy(isES: false)
+                case .initializeES: try initializeLegacy(isES: true)
                 case .initialize2: try initialize2(command)
                 case .snpLaunchStart: try launchStart(command)
                 case .snpLaunchUpdate: try launchUpdate(command)
@@ -72,27 +71,5 @@ extension VirtualMachine {
 
     func copyBack<Structure: KernelStructure>(_ structure: Structure, _ command: KVMSEVCommand) throws(EncryptFailure) {
         do { try kernel.user.write(structure.kernelBytes, to: command.data) } catch { throw EncryptFailure(error) }
-    }
-
-    // MARK: KVM_SEV_INIT2
-
-    private func initialize2(_ command: KVMSEVCommand) throws(EncryptFailure) {
-        guard isSNP, snp == nil else { throw EncryptFailure(.EINVAL) }
-        let argument = try commandData(KVMSEVInit.self, command)
-        if !vcpus.isEmpty { throw EncryptFailure(.EINVAL) }
-        if argument.flags != 0 { throw EncryptFailure(.EINVAL) }
-        if argument.vmsaFeatures & ~SoftwareKVM.supportedVMSAFeatures != 0 { throw EncryptFailure(.EINVAL) }
-        if argument.ghcbVersion > 2 || argument.ghcbVersion == 1 { throw EncryptFailure(.EINVAL) }
-        let driver = kernel.secureProcessor
-        if !driver.hasASIDs { throw EncryptFailure(.ENOTTY) }
-        guard let asid = driver.takeASID() else { throw EncryptFailure(.EBUSY) }
-        let status = driver.initializePlatform()
-        if status != .success {
-            driver.giveBack(asid: asid)
-            throw EncryptFailure(.EIO, status)
-        }
-        snp = SNPGuest(
-            driver: driver, asid: asid, vmsaFeatures: argument.vmsaFeatures | 1,
-            ghcbVersion: argument.ghcbVersion == 0 ? 2 : argument.ghcbVersion)
     }
 }

@@ -12,20 +12,30 @@ final class SecureProcessorDriver: Sendable {
     let memory: SystemMemory
     let processor: SecureProcessor
 
+    /// Which guests an ASID is for [APM2 15.34.1]: those with encrypted state have the low ones.
+    enum ASIDClass: CaseIterable { case encryptedState, memoryOnly }
+
     private struct ASIDs {
         /// Never used since the last flush, ascending.
         var free: [UInt32]
         /// Given back, usable after DF_FLUSH.
         var used: [UInt32] = []
     }
-    private let asids: Mutex<ASIDs>
+    private let asids: Mutex<[ASIDClass: ASIDs]>
+    private let asidRanges: [ASIDClass: Range<UInt32>]
     /// INIT of the SEV platform and SNP_INIT_EX have run.
     private let initialized = Mutex(false)
 
-    init(memory: SystemMemory, processor: SecureProcessor) {
+    /// - Parameters:
+    ///   - stateASIDs: For SEV-ES and SNP guests.
+    ///   - memoryASIDs: For SEV guests.
+    init(
+        memory: SystemMemory, processor: SecureProcessor, stateASIDs: Range<UInt32>, memoryASIDs: Range<UInt32>
+    ) {
         self.memory = memory
         self.processor = processor
-        asids = Mutex(ASIDs(free: Array(processor.profile.snpASIDs)))
+        asidRanges = [.encryptedState: stateASIDs, .memoryOnly: memoryASIDs]
+        asids = Mutex(asidRanges.mapValues { ASIDs(free: Array($0)) })
     }
 
     /// Brings the platform up, as KVM does when it loads. Returns the firmware's refusal, if any.
@@ -45,23 +55,32 @@ final class SecureProcessorDriver: Sendable {
 
     // MARK: ASIDs
 
-    /// Takes an ASID for an SNP guest; nil when all are in use.
-    func takeASID() -> UInt32? {
+    /// Takes an ASID; nil when all of its class are in use.
+    func takeASID(_ kind: ASIDClass) -> UInt32? {
         asids.withLock { asids in
-            if asids.free.isEmpty && !asids.used.isEmpty {
-                // WBINVD and DF_FLUSH make the returned ones usable [SEV 5.12].
+            if asids[kind]?.free.isEmpty ?? true, !(asids[kind]?.used.isEmpty ?? true) {
+                // WBINVD and DF_FLUSH make the returned ones usable, of every class [SEV 5.12].
                 var none: [UInt8] = []
                 guard processor.submit(.snpDFFlush, &none) == .success else { return nil }
-                asids.free = asids.used.sorted()
-                asids.used = []
+                for kind in ASIDClass.allCases {
+                    asids[kind]?.free += asids[kind]?.used ?? []
+                    asids[kind]?.free.sort()
+                    asids[kind]?.used = []
+                }
             }
-            return asids.free.isEmpty ? nil : asids.free.removeFirst()
+            guard let free = asids[kind]?.free, !free.isEmpty else { return nil }
+            return asids[kind]?.free.removeFirst()
         }
     }
 
-    func giveBack(asid: UInt32) { asids.withLock { $0.used.append(asid) } }
+    /// The ASID's guest is gone. It waits for the next flush.
+    func giveBack(asid: UInt32) {
+        asids.withLock { asids in
+            for (kind, range) in asidRanges where range.contains(asid) { asids[kind]?.used.append(asid) }
+        }
+    }
 
-    var hasASIDs: Bool { !processor.profile.snpASIDs.isEmpty }
+    func hasASIDs(_ kind: ASIDClass) -> Bool { !(asidRanges[kind]?.isEmpty ?? true) }
 
     // MARK: Guest contexts
 
