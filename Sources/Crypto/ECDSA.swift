@@ -1,11 +1,16 @@
-// ECDSA on P-384 with the firmware's raw little-endian numbers.
+// Public keys on P-384 and their ECDSA signatures, with the firmware's raw little-endian numbers.
 
 import COpenSSL
 
 /// A P-384 public key.
 @safe
-public final class P384PublicKey {
+public final class P384PublicKey: @unchecked Sendable {
+    // SAFETY: libcrypto does not change a key when it verifies with it, so threads share it without a lock.
     private let key: OpaquePointer
+    /// The point's X, 48 bytes.
+    public let littleEndianX: [UInt8]
+    /// The point's Y, 48 bytes.
+    public let littleEndianY: [UInt8]
 
     /// SubjectPublicKeyInfo of an id-ecPublicKey on secp384r1 [RFC 5480], up to and with the mark of an uncompressed
     /// point; X and Y follow, 48 bytes each, big-endian.
@@ -29,13 +34,17 @@ public final class P384PublicKey {
             return nil
         }
         unsafe self.key = key
+        littleEndianX = x48.reversed()
+        littleEndianY = y48.reversed()
     }
 
     deinit { unsafe EVP_PKEY_free(key) }
 
-    /// True when (r, s) signs the SHA-384 of `message` under this key. Any malformed number is simply not a signature.
+    /// True when (r, s) signs the hash of `message` under this key. Any malformed number is simply not a signature.
     /// - Parameters r, s: little-endian, any length.
-    public func isValidSignature(littleEndianR r: [UInt8], s: [UInt8], of message: [UInt8]) -> Bool {
+    public func isValidSignature(
+        littleEndianR r: [UInt8], s: [UInt8], of message: [UInt8], hash: HashAlgorithm = .sha384
+    ) -> Bool {
         guard r.count <= 4096, s.count <= 4096 else { return false }
         defer { ERR_clear_error() }
         // SAFETY: ECDSA_SIG_set0 takes over both numbers; everything else is freed on every path.
@@ -56,7 +65,7 @@ public final class P384PublicKey {
         defer { unsafe CRYPTO_free(der, nil, 0) }
         guard length > 0, let context = unsafe EVP_MD_CTX_new() else { return false }
         defer { unsafe EVP_MD_CTX_free(context) }
-        guard unsafe EVP_DigestVerifyInit_ex(context, nil, "SHA2-384", nil, nil, key, nil) == 1 else { return false }
+        guard unsafe EVP_DigestVerifyInit_ex(context, nil, hash.name, nil, nil, key, nil) == 1 else { return false }
         return unsafe EVP_DigestVerify(context, der, Int(length), message, message.count) == 1
     }
 
