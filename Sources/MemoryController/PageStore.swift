@@ -18,6 +18,11 @@ struct PageContents: BitwiseCopyable {
         get { rawValue >> 31 != 0 }
         set { rawValue = newValue ? rawValue | 1 << 31 : rawValue & ~(1 << 31) }
     }
+    /// The processor keeps an integrity value of the page: a VMSA of a guest without RMP.
+    var isIntegrityKept: Bool {
+        get { rawValue &>> 30 & 1 != 0 }
+        set { rawValue = newValue ? rawValue | 1 << 30 : rawValue & ~(1 << 30) }
+    }
 }
 
 /// A key and how many pages are tagged with it: it stays as long as there is one.
@@ -40,13 +45,16 @@ struct PageStore: @unchecked Sendable {
     private let mappingByteCount: Int
     private let bytes: UnsafeMutableRawPointer
     private let rmp: UnsafeMutablePointer<RMPEntry>
-    private let contents: UnsafeMutablePointer<PageContents>
+    let contents: UnsafeMutablePointer<PageContents>
     /// Key index per ASID, 0 = none.
     private var slots: [Int]
     /// Keys by index; index 0 is never used.
     private var keys: [MemoryKey?] = [nil]
     /// 2 MiB entries that exist: none in the usual machine, and then look-ups need not think of them.
     private var largeEntryCount = 0
+    /// Integrity values of VMSA pages without RMP, by page.
+    var integrity: [Int: VMSAIntegrity] = [:]
+    let hasher = SHA2Hasher(.sha256)
     var allocator: PageAllocator
 
     static let pageByteCount = Int(SPA.pageByteCount)
@@ -180,6 +188,7 @@ struct PageStore: @unchecked Sendable {
     /// Makes the bytes what DRAM holds (tag 0): the ciphertext of a page whose owner is gone.
     mutating func materialise(_ page: Int) {
         guard unsafe contents[page].key != 0 else { return }
+        keepIntegrity(page)
         if let cipher = cipher(page) {
             let pointer = unsafe pointer(page)
             unsafe cipher.encrypt(
@@ -216,6 +225,7 @@ struct PageStore: @unchecked Sendable {
 
     /// Zero plaintext under key `index` (0 = plain zeroes). Untouched pages stay untouched.
     mutating func zero(_ page: Int, key index: Int) {
+        keepIntegrity(page)
         if unsafe contents[page].isWritten {
             unsafe memset(pointer(page), 0, Self.pageByteCount)
         }
@@ -260,6 +270,7 @@ struct PageStore: @unchecked Sendable {
 
     /// Stores to DRAM: the page stops being anybody's plaintext.
     mutating func writeDRAM(_ page: Int, _ range: Range<Int>, from source: UnsafeRawPointer) {
+        keepIntegrity(page)
         if range.count == Self.pageByteCount { setTag(page, 0) } else { materialise(page) }
         unsafe (pointer(page) + range.lowerBound).copyMemory(from: source, byteCount: range.count)
         unsafe contents[page].isWritten = true
@@ -278,7 +289,8 @@ struct PageStore: @unchecked Sendable {
     mutating func scrub(_ pages: Range<Int>) {
         for page in pages {
             setTag(page, 0)
-            unsafe contents[page].isWritten = false
+            if unsafe contents[page].isIntegrityKept { integrity[page] = nil }
+            unsafe contents[page] = PageContents()
         }
         let byteCount = pages.count * Self.pageByteCount
         if unsafe madvise(pointer(pages.lowerBound), byteCount, MADV_DONTNEED) != 0 {

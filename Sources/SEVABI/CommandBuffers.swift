@@ -176,3 +176,40 @@ public struct SNPCommit: Equatable, Sendable {
         return bytes
     }
 }
+
+/// SNP_VLEK_LOAD, 16 bytes [SNP 8.31].
+public struct SNPVLEKLoad: Equatable, Sendable {
+    public static let byteCount = 16
+    /// Bytes of the wrapped hashstick.
+    public static let wrappedByteCount = 432
+
+    /// The structure's own length.
+    public var length: UInt32
+    /// Format of what is at ``address``: 0.
+    public var version: UInt8
+    public private(set) var hasValidReservedBits = true
+    /// The wrapped VLEK hashstick.
+    public var address: SPA
+
+    public init(address: SPA) {
+        length = UInt32(Self.byteCount)
+        version = 0
+        self.address = address
+    }
+
+    public init?(bytes: [UInt8]) {
+        guard bytes.count >= Self.byteCount else { return nil }
+        length = bytes.field(0)
+        version = bytes[4]
+        hasValidReservedBits = bytes.isZero(5..<8)
+        address = SPA(rawValue: bytes.field(8))
+    }
+
+    public var bytes: [UInt8] {
+        var bytes = [UInt8](repeating: 0, count: Self.byteCount)
+        bytes.setField(0, length)
+        bytes[4] = version
+        bytes.setField(8, address.rawValue)
+        return bytes
+    }
+}

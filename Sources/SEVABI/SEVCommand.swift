@@ -9,12 +9,72 @@ public struct SEVCommand: RawRepresentable, Hashable, Sendable, CustomStringConv
     public static let initialize = SEVCommand(rawValue: 0x01)
     /// SHUTDOWN
     public static let shutdown = SEVCommand(rawValue: 0x02)
+    /// PLATFORM_RESET, the kernel's FACTORY_RESET
+    public static let platformReset = SEVCommand(rawValue: 0x03)
     /// PLATFORM_STATUS
     public static let platformStatus = SEVCommand(rawValue: 0x04)
+    /// PEK_GEN
+    public static let pekGenerate = SEVCommand(rawValue: 0x05)
+    /// PEK_CSR
+    public static let pekCSR = SEVCommand(rawValue: 0x06)
+    /// PEK_CERT_IMPORT
+    public static let pekCertificateImport = SEVCommand(rawValue: 0x07)
+    /// PDH_CERT_EXPORT
+    public static let pdhCertificateExport = SEVCommand(rawValue: 0x08)
+    /// PDH_GEN
+    public static let pdhGenerate = SEVCommand(rawValue: 0x09)
     /// DF_FLUSH
     public static let dfFlush = SEVCommand(rawValue: 0x0a)
+    /// DOWNLOAD_FIRMWARE
+    public static let downloadFirmware = SEVCommand(rawValue: 0x0b)
+    /// GET_ID
+    public static let getID = SEVCommand(rawValue: 0x0c)
     /// INIT_EX
     public static let initializeEx = SEVCommand(rawValue: 0x0d)
+    /// DECOMMISSION
+    public static let decommission = SEVCommand(rawValue: 0x20)
+    /// ACTIVATE
+    public static let activate = SEVCommand(rawValue: 0x21)
+    /// DEACTIVATE
+    public static let deactivate = SEVCommand(rawValue: 0x22)
+    /// GUEST_STATUS
+    public static let guestStatus = SEVCommand(rawValue: 0x23)
+    /// LAUNCH_START
+    public static let launchStart = SEVCommand(rawValue: 0x30)
+    /// LAUNCH_UPDATE_DATA
+    public static let launchUpdateData = SEVCommand(rawValue: 0x31)
+    /// LAUNCH_UPDATE_VMSA
+    public static let launchUpdateVMSA = SEVCommand(rawValue: 0x32)
+    /// LAUNCH_MEASURE
+    public static let launchMeasure = SEVCommand(rawValue: 0x33)
+    /// LAUNCH_UPDATE_SECRET
+    public static let launchSecret = SEVCommand(rawValue: 0x34)
+    /// LAUNCH_FINISH
+    public static let launchFinish = SEVCommand(rawValue: 0x35)
+    /// ATTESTATION
+    public static let attestation = SEVCommand(rawValue: 0x36)
+    /// SEND_START
+    public static let sendStart = SEVCommand(rawValue: 0x40)
+    /// SEND_UPDATE_DATA
+    public static let sendUpdateData = SEVCommand(rawValue: 0x41)
+    /// SEND_UPDATE_VMSA
+    public static let sendUpdateVMSA = SEVCommand(rawValue: 0x42)
+    /// SEND_FINISH
+    public static let sendFinish = SEVCommand(rawValue: 0x43)
+    /// SEND_CANCEL
+    public static let sendCancel = SEVCommand(rawValue: 0x44)
+    /// RECEIVE_START
+    public static let receiveStart = SEVCommand(rawValue: 0x50)
+    /// RECEIVE_UPDATE_DATA
+    public static let receiveUpdateData = SEVCommand(rawValue: 0x51)
+    /// RECEIVE_UPDATE_VMSA
+    public static let receiveUpdateVMSA = SEVCommand(rawValue: 0x52)
+    /// RECEIVE_FINISH
+    public static let receiveFinish = SEVCommand(rawValue: 0x53)
+    /// DBG_DECRYPT
+    public static let debugDecrypt = SEVCommand(rawValue: 0x60)
+    /// DBG_ENCRYPT
+    public static let debugEncrypt = SEVCommand(rawValue: 0x61)
     /// SNP_INIT
     public static let snpInitialize = SEVCommand(rawValue: 0x81)
     /// SNP_SHUTDOWN
