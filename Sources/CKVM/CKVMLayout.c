@@ -13,6 +13,7 @@
 #include <stddef.h>
 
 #define CKVM_KERNEL_6_9 (LINUX_VERSION_CODE >= KERNEL_VERSION(6, 9, 0))
+#define CKVM_KERNEL_6_13 (LINUX_VERSION_CODE >= KERNEL_VERSION(6, 13, 0))
 
 // First use: against the headers. The secure processor's structures have kernel-style tags too, so one form fits all.
 #define CKVM_SIZE(STRUCTURE, SIZE) _Static_assert(sizeof(struct STRUCTURE) == (SIZE), #STRUCTURE);
@@ -22,6 +23,7 @@
 
 #include "layout/base.h"
 #include "layout/psp.h"
+#include "layout/sev.h"
 #ifdef KVM_CREATE_GUEST_MEMFD
 #include "layout/guest_memfd.h"
 #endif
@@ -36,6 +38,9 @@
 #endif
 #if CKVM_KERNEL_6_9
 #include "layout/psp_snp.h"
+#endif
+#if CKVM_KERNEL_6_13
+#include "layout/psp_vlek.h"
 #endif
 
 #undef CKVM_SIZE
@@ -53,6 +58,8 @@ static const ckvm_field fields[] = {
 #include "layout/pre_fault.h"
 #include "layout/psp.h"
 #include "layout/psp_snp.h"
+#include "layout/psp_vlek.h"
+#include "layout/sev.h"
 #include "layout/sev_init2.h"
 #include "layout/snp.h"
 };
@@ -72,6 +79,8 @@ static const ckvm_constant constants[] = {
 #include "layout/pre_fault.h"
 #include "layout/psp.h"
 #include "layout/psp_snp.h"
+#include "layout/psp_vlek.h"
+#include "layout/sev.h"
 #include "layout/sev_init2.h"
 #include "layout/snp.h"
 };

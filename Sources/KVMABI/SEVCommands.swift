@@ -1,4 +1,5 @@
-// KVM_MEMORY_ENCRYPT_OP: the envelope, the command numbers, and the structures of the SNP launch [KVM-SEV].
+// KVM_MEMORY_ENCRYPT_OP: the envelope, the command numbers, and the structures of INIT2, of the SNP launch and of
+// regions [KVM-SEV]. Those of SEV and SEV-ES guests: SEVLaunchCommands.swift, SEVMigrationCommands.swift.
 // Field order is table order; every reserved byte is a field, so there is no padding.
 
 /// `kvm_sev_cmd.id`.
@@ -22,14 +23,34 @@ public struct SEVCommandID: RawRepresentable, Hashable, Sendable {
     public static let launchMeasure = Self(rawValue: 6)
     /// `KVM_SEV_LAUNCH_FINISH`.
     public static let launchFinish = Self(rawValue: 7)
+    /// `KVM_SEV_SEND_START`.
+    public static let sendStart = Self(rawValue: 8)
+    /// `KVM_SEV_SEND_UPDATE_DATA`.
+    public static let sendUpdateData = Self(rawValue: 9)
+    /// `KVM_SEV_SEND_UPDATE_VMSA`: numbered, never implemented.
+    public static let sendUpdateVMSA = Self(rawValue: 10)
+    /// `KVM_SEV_SEND_FINISH`.
+    public static let sendFinish = Self(rawValue: 11)
+    /// `KVM_SEV_RECEIVE_START`.
+    public static let receiveStart = Self(rawValue: 12)
+    /// `KVM_SEV_RECEIVE_UPDATE_DATA`.
+    public static let receiveUpdateData = Self(rawValue: 13)
+    /// `KVM_SEV_RECEIVE_UPDATE_VMSA`: never implemented.
+    public static let receiveUpdateVMSA = Self(rawValue: 14)
+    /// `KVM_SEV_RECEIVE_FINISH`.
+    public static let receiveFinish = Self(rawValue: 15)
     /// `KVM_SEV_GUEST_STATUS`.
     public static let guestStatus = Self(rawValue: 16)
     /// `KVM_SEV_DBG_DECRYPT`.
     public static let debugDecrypt = Self(rawValue: 17)
     /// `KVM_SEV_DBG_ENCRYPT`.
     public static let debugEncrypt = Self(rawValue: 18)
+    /// `KVM_SEV_CERT_EXPORT`: never implemented.
+    public static let certificateExport = Self(rawValue: 19)
     /// `KVM_SEV_GET_ATTESTATION_REPORT`: SEV and SEV-ES.
     public static let getAttestationReport = Self(rawValue: 20)
+    /// `KVM_SEV_SEND_CANCEL`.
+    public static let sendCancel = Self(rawValue: 21)
     /// `KVM_SEV_INIT2`.
     public static let initialize2 = Self(rawValue: 22)
     /// `KVM_SEV_SNP_LAUNCH_START`.

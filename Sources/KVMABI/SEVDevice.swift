@@ -1,4 +1,4 @@
-// /dev/sev: its one request, the command numbers and the structures that a VMM reads.
+// /dev/sev: its one request, the command numbers, and the structures of status and configuration.
 
 /// `sev_issue_cmd.cmd`.
 public struct SEVDeviceCommand: RawRepresentable, Hashable, Sendable {
@@ -102,25 +102,6 @@ public struct SNPUserConfig: KernelStructure {
     /// Bit 0 mask chip id, bit 1 mask chip key.
     public var flags: UInt32 = 0  // 0x08
     public var rsvd1: [52 of UInt8] = .init(repeating: 0)  // 0x0c
-
-    public init() {}
-}
-
-/// `sev_user_data_get_id2`, 12 bytes, packed.
-public struct SEVUserGetID2: KernelStructure {
-    public var addressLow: UInt32 = 0  // 0x00
-    public var addressHigh: UInt32 = 0  // 0x04
-    /// In and out: bytes at the address; 0 asks for the length.
-    public var byteCount: UInt32 = 0  // 0x08
-
-    /// Where the ID goes in this process.
-    public var address: UInt64 {
-        get { UInt64(addressHigh) << 32 | UInt64(addressLow) }
-        set {
-            addressLow = UInt32(truncatingIfNeeded: newValue)
-            addressHigh = UInt32(truncatingIfNeeded: newValue >> 32)
-        }
-    }
 
     public init() {}
 }

@@ -198,7 +198,82 @@ private let layouts: [Layout] = [
             ("reported_tcb_version", \.reportedTCB),
         ]),
     Layout("sev_user_data_snp_config", SNPUserConfig.self, [("reported_tcb", \.reportedTCB)]),
-    Layout("sev_user_data_get_id2", SEVUserGetID2.self, [("address", \.addressLow), ("length", \.byteCount)]),
+
+    // SEV and SEV-ES guests.
+    Layout(
+        "kvm_sev_launch_start", KVMSEVLaunchStart.self,
+        [
+            ("handle", \.handle), ("policy", \.policy), ("dh_uaddr", \.certificateAddress),
+            ("dh_len", \.certificateByteCount), ("session_uaddr", \.sessionAddress),
+            ("session_len", \.sessionByteCount),
+        ]),
+    Layout(
+        "kvm_sev_launch_update_data", KVMSEVLaunchUpdateData.self, [("uaddr", \.userAddress), ("len", \.byteCount)]),
+    Layout(
+        "kvm_sev_launch_secret", KVMSEVLaunchSecret.self,
+        [
+            ("hdr_uaddr", \.headerAddress), ("hdr_len", \.headerByteCount), ("guest_uaddr", \.guestAddress),
+            ("guest_len", \.guestByteCount), ("trans_uaddr", \.transportAddress), ("trans_len", \.transportByteCount),
+        ]),
+    Layout(
+        "kvm_sev_send_update_data", KVMSEVMigrationPacket.self,
+        [
+            ("hdr_uaddr", \.headerAddress), ("hdr_len", \.headerByteCount), ("guest_uaddr", \.guestAddress),
+            ("guest_len", \.guestByteCount), ("trans_uaddr", \.transportAddress), ("trans_len", \.transportByteCount),
+        ]),
+    Layout(
+        "kvm_sev_receive_update_data", KVMSEVMigrationPacket.self,
+        [
+            ("hdr_uaddr", \.headerAddress), ("hdr_len", \.headerByteCount), ("guest_uaddr", \.guestAddress),
+            ("guest_len", \.guestByteCount), ("trans_uaddr", \.transportAddress), ("trans_len", \.transportByteCount),
+        ]),
+    Layout("kvm_sev_launch_measure", KVMSEVLaunchMeasure.self, [("uaddr", \.userAddress), ("len", \.byteCount)]),
+    Layout(
+        "kvm_sev_guest_status", KVMSEVGuestStatus.self,
+        [("handle", \.handle), ("policy", \.policy), ("state", \.state)]),
+    Layout(
+        "kvm_sev_dbg", KVMSEVDebug.self,
+        [("src_uaddr", \.sourceAddress), ("dst_uaddr", \.destinationAddress), ("len", \.byteCount)]),
+    Layout(
+        "kvm_sev_attestation_report", KVMSEVAttestationReport.self,
+        [("mnonce", \.nonce), ("uaddr", \.userAddress), ("len", \.byteCount)]),
+    Layout(
+        "kvm_sev_send_start", KVMSEVSendStart.self,
+        [
+            ("policy", \.policy), ("pdh_cert_uaddr", \.certificateAddress), ("pdh_cert_len", \.certificateByteCount),
+            ("plat_certs_uaddr", \.platformCertificatesAddress),
+            ("plat_certs_len", \.platformCertificatesByteCount), ("amd_certs_uaddr", \.amdCertificatesAddress),
+            ("amd_certs_len", \.amdCertificatesByteCount), ("session_uaddr", \.sessionAddress),
+            ("session_len", \.sessionByteCount),
+        ]),
+    Layout(
+        "kvm_sev_receive_start", KVMSEVReceiveStart.self,
+        [
+            ("handle", \.handle), ("policy", \.policy), ("pdh_uaddr", \.certificateAddress),
+            ("pdh_len", \.certificateByteCount), ("session_uaddr", \.sessionAddress),
+            ("session_len", \.sessionByteCount),
+        ]),
+    Layout("sev_user_data_pek_csr", SEVUserPEKCSR.self, [("address", \.address), ("length", \.byteCount)]),
+    Layout(
+        "sev_user_data_pek_cert_import", SEVUserPEKCertificateImport.self,
+        [
+            ("pek_cert_address", \.pekAddress), ("pek_cert_len", \.pekByteCount), ("oca_cert_address", \.ocaAddress),
+            ("oca_cert_len", \.ocaByteCount),
+        ]),
+    Layout(
+        "sev_user_data_pdh_cert_export", SEVUserPDHExport.self,
+        [
+            ("pdh_cert_address", \.certificateAddress), ("pdh_cert_len", \.certificateByteCount),
+            ("cert_chain_address", \.chainAddressLow), ("cert_chain_len", \.chainByteCount),
+        ]),
+    Layout("sev_user_data_get_id", SEVUserGetID.self, [("socket1", \.socket1), ("socket2", \.socket2)]),
+    Layout("sev_user_data_get_id2", SEVUserGetID2.self, [("address", \.address), ("length", \.byteCount)]),
+    Layout(
+        "sev_user_data_snp_vlek_load", SNPUserVLEKLoad.self,
+        [
+            ("len", \.byteCount), ("vlek_wrapped_version", \.version), ("rsvd", \.rsvd),
+            ("vlek_wrapped_address", \.address),
+        ]),
 ]
 
 /// CKVM's table: structure → field → offset, with the length under "".
@@ -250,9 +325,21 @@ private let kernelLayouts: [String: [String: Int]] = {
         #expect(status.kernelBytes == [0, 0, 0, 1, 2, 3, 4, 9, 7, 0, 0, 0])
         #expect(status.flags == 0x0403_0201)
 
-        var identity = SEVUserGetID2()
-        identity.address = 0x1234_5678_9abc_def0
-        #expect(identity.address == 0x1234_5678_9abc_def0)
+        #expect(
+            SEVUserGetID2(address: 0x1234_5678_9abc_def0, byteCount: 64).kernelBytes
+                == [0xf0, 0xde, 0xbc, 0x9a, 0x78, 0x56, 0x34, 0x12, 64, 0, 0, 0])
+        var chain = SEVUserPDHExport()
+        chain.certificateByteCount = 2084
+        chain.chainAddress = 0x1122_3344_5566_7788
+        chain.chainByteCount = 6252
+        #expect(
+            chain.kernelBytes == [
+                0, 0, 0, 0, 0, 0, 0, 0,  // pdh_cert_address
+                0x24, 0x08, 0, 0,  // pdh_cert_len
+                0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11,  // cert_chain_address
+                0x6c, 0x18, 0, 0,  // cert_chain_len
+            ])
+        #expect(chain.chainAddress == 0x1122_3344_5566_7788)
     }
 
     @Test func `lists are a header and entries`() throws {

@@ -62,11 +62,7 @@ final class SecureProcessorDriver: Sendable {
                 // WBINVD and DF_FLUSH make the returned ones usable, of every class [SEV 5.12].
                 var none: [UInt8] = []
                 guard processor.submit(.snpDFFlush, &none) == .success else { return nil }
-                for kind in ASIDClass.allCases {
-                    asids[kind]?.free += asids[kind]?.used ?? []
-                    asids[kind]?.free.sort()
-                    asids[kind]?.used = []
-                }
+                asids = asids.mapValues { ASIDs(free: ($0.free + $0.used).sorted()) }
             }
             guard let free = asids[kind]?.free, !free.isEmpty else { return nil }
             return asids[kind]?.free.removeFirst()
