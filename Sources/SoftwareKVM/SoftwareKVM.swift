@@ -22,6 +22,8 @@ public final class SoftwareKVM: HostKernel {
     /// The machine's memory: what /dev/mem shows.
     package let systemMemory: SystemMemory
     let secureProcessor: SecureProcessorDriver
+    /// The pages of SEV and SEV-ES guests: the callers' own memory.
+    let encryptedMemory: EncryptedUserMemory
     /// What the processor did not know how to execute, last: for messages, beside the bytes of the exit.
     package let lastUnimplemented = Mutex<String?>(nil)
     private let counter = Atomic<UInt64>(0)
@@ -48,6 +50,7 @@ public final class SoftwareKVM: HostKernel {
         platform.cpuid = CPUIDProfile(supported: configuration.profile.firmwareCPUID)
         let processor = SecureProcessor(
             memory: systemMemory, profile: platform, entropy: seed.map { .seed($0) } ?? .system)
+        encryptedMemory = EncryptedUserMemory(memory: systemMemory, user: user)
         secureProcessor = SecureProcessorDriver(
             memory: systemMemory, processor: processor, stateASIDs: Range(platform.snpASIDs),
             memoryASIDs: configuration.profile.memoryASIDs)

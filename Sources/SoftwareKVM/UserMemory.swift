@@ -60,6 +60,8 @@ struct HostPage: Sendable {
 final class UserMemory: Sendable {
     /// Read and write end of the pipe that bad addresses are tried on; -1 when none could be made.
     private let probe: Mutex<(read: Int32, write: Int32)>
+    /// Where a page rests between the pipe and system memory. Used under `probe`'s lock.
+    private let staging = StagingPage()
 
     init() {
         var ends: [Int32] = [-1, -1]
@@ -147,6 +149,79 @@ final class UserMemory: Sendable {
         }
     }
 
+    // MARK: Whole pages that may go away at any moment
+
+    /// Copies a page of the caller into system memory, by way of the pipe: memory that is gone by now gives nil, not a
+    /// trap. Returns ``pageHash(at:)`` of what was copied.
+    func copyPageIn(from address: UInt64, to spa: SPA, of memory: SystemMemory) -> UInt64? {
+        probe.withLock { ends in
+            guard fetchPage(address, ends) else { return nil }
+            // SAFETY: the staging page has 4096 bytes, and the lock is held.
+            do { unsafe try memory.hostWrite(spa, from: UnsafeRawBufferPointer(staging.bytes)) } catch { return nil }
+            return unsafe Self.hash(staging.bytes)
+        }
+    }
+
+    /// Copies what DRAM holds of a page to the caller; false where the caller's memory cannot be written.
+    func copyPageOut(_ spa: SPA, of memory: SystemMemory, to address: UInt64) -> Bool {
+        guard let bytes = memory.hostSnapshot(spa: spa, byteCount: 4096), address >= 4096, address < Self.addressLimit,
+            let target = unsafe UnsafeMutableRawPointer(bitPattern: UInt(address))
+        else { return false }
+        return probe.withLock { ends in
+            guard ends.write >= 0, unsafe Glibc.write(ends.write, bytes, 4096) == 4096 else { return false }
+            // SAFETY: the kernel checks the address.
+            if unsafe Glibc.read(ends.read, target, 4096) == 4096 { return true }
+            drain(ends)
+            return false
+        }
+    }
+
+    /// A number that differs, in all likelihood, when the page's bytes do; nil when they cannot be read.
+    func pageHash(at address: UInt64) -> UInt64? {
+        probe.withLock { ends in
+            guard fetchPage(address, ends) else { return nil }
+            // SAFETY: as in copyPageIn.
+            return unsafe Self.hash(staging.bytes)
+        }
+    }
+
+    /// Brings a page to the staging area.
+    private func fetchPage(_ address: UInt64, _ ends: (read: Int32, write: Int32)) -> Bool {
+        guard address >= 4096, address < Self.addressLimit, ends.write >= 0,
+            let source = unsafe UnsafeRawPointer(bitPattern: UInt(address))
+        else { return false }
+        // SAFETY: the kernel checks the address; a page goes through the empty pipe, which has room for sixteen.
+        let written = unsafe Glibc.write(ends.write, source, 4096)
+        if written == 4096, unsafe Glibc.read(ends.read, staging.bytes.baseAddress, 4096) == 4096 { return true }
+        if written > 0 { drain(ends) }
+        return false
+    }
+
+    /// Empties the pipe after a transfer that failed half-way.
+    private func drain(_ ends: (read: Int32, write: Int32)) {
+        var waiting: Int32 = 0
+        // SAFETY: FIONREAD stores one integer; the staging page has 4096 bytes.
+        while unsafe Glibc.ioctl(ends.read, UInt(FIONREAD), &waiting) == 0, waiting > 0,
+            unsafe Glibc.read(ends.read, staging.bytes.baseAddress, 4096) > 0
+        {}
+    }
+
+    /// Two independent multiply-xor lanes over the page's quadwords.
+    @unsafe
+    private static func hash(_ page: UnsafeMutableRawBufferPointer) -> UInt64 {
+        var a: UInt64 = 1
+        var b: UInt64 = 2
+        var offset = 0
+        while offset < 4096 {
+            a = unsafe (a ^ page.load(fromByteOffset: offset, as: UInt64.self)) &* 0x9e37_79b9_7f4a_7c15
+            b = unsafe (b ^ page.load(fromByteOffset: offset &+ 8, as: UInt64.self)) &* 0xc2b2_ae3d_27d4_eb4f
+            a ^= a &>> 29
+            b ^= b &>> 31
+            offset &+= 16
+        }
+        return a ^ (b &<< 1)
+    }
+
     /// The page at a page-aligned address, once found accessible.
     func page(at address: UInt64, writing: Bool) -> HostPage? {
         isAccessible(address, byteCount: 4096, writing: writing) ? HostPage(address: address) : nil
@@ -156,7 +231,28 @@ final class UserMemory: Sendable {
     func pageFoundBefore(at address: UInt64) -> HostPage { HostPage(address: address) }
 }
 
+/// One page of buffer.
+// @unchecked Sendable: whoever uses the bytes holds the lock that its owner names.
+@safe
+private final class StagingPage: @unchecked Sendable {
+    let bytes: UnsafeMutableRawBufferPointer
+
+    init() { unsafe bytes = .allocate(byteCount: 4096, alignment: 4096) }
+
+    deinit { unsafe bytes.deallocate() }
+}
+
 // MARK: What the processor gets
+
+extension GuestPage {
+    /// Where the plaintext is, as a number to compare.
+    var address: UInt? {
+        switch self {
+        case .page(let pointer, _): UInt(bitPattern: pointer)
+        case .notValidated, .fault: nil
+        }
+    }
+}
 
 extension PhysicalTranslation {
     static func page(_ page: HostPage, writable: Bool) -> PhysicalTranslation {
@@ -175,6 +271,11 @@ extension PhysicalTranslation {
 }
 
 extension Processor {
+    /// Translations to these pages of this process are stale, and code decoded from them.
+    func forgetTranslations(to pages: [UInt]) {
+        forgetTranslations(toHostPages: pages)
+    }
+
     /// Code decoded from this memory of the VMM is stale.
     func forgetCode(atHostAddress address: UInt64, byteCount: UInt64) {
         guard let pointer = unsafe UnsafeRawPointer(bitPattern: UInt(truncatingIfNeeded: address)) else { return }

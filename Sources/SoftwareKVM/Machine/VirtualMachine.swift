@@ -45,6 +45,7 @@ final class VirtualMachine: @unchecked Sendable {
     }
 
     deinit {
+        if sev != nil { kernel.encryptedMemory.release(self) }
         snp?.decommission()
         sev?.decommission()
     }

@@ -121,6 +121,9 @@ package final class VirtualCPU: @unchecked Sendable {
 
     func forgetTranslations() { processor?.flushTLB() }
 
+    /// As above, for pages at these places in this process only; code decoded from them is forgotten too.
+    func forgetTranslations(to places: [UInt]) { processor?.forgetTranslations(to: places) }
+
     func forgetCode(at address: UInt64, byteCount: UInt64) {
         processor?.forgetCode(atHostAddress: address, byteCount: byteCount)
     }
