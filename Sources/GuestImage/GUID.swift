@@ -1,25 +1,10 @@
-// GUIDs as firmware images store them.
+// The GUIDs of firmware images.
 
-/// A GUID in its 16 stored bytes: the first three fields little-endian, the rest as written.
-struct GUID: Hashable, Sendable {
-    let bytes: [UInt8]
+import SEVABI
 
-    /// Parses the usual text form. A wrong text is a programmer's error.
-    init(_ text: StaticString) {
-        let digits = "\(text)".filter { $0 != "-" }
-        precondition(digits.utf8.count == 32, "a GUID has 32 digits")
-        var plain: [UInt8] = []
-        var rest = Substring(digits)
-        while !rest.isEmpty {
-            guard let byte = UInt8(rest.prefix(2), radix: 16) else { preconditionFailure("a GUID is hexadecimal") }
-            plain.append(byte)
-            rest = rest.dropFirst(2)
-        }
-        bytes = [3, 2, 1, 0, 5, 4, 7, 6].map { plain[$0] } + plain[8...]
-    }
+typealias GUID = SEVABI.GUID
 
-    init(stored bytes: [UInt8]) { self.bytes = bytes }
-
+extension GUID {
     static let tableFooter = GUID("96b582de-1fb2-45f7-baea-a366c55a082d")
     static let sevESResetBlock = GUID("00f771de-1a7e-4fcb-890e-68c77e2fb44e")
     static let sevHashesTable = GUID("7255371f-3a3b-4b04-927b-1da6efa8d454")
