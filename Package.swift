@@ -28,7 +28,8 @@ let package = Package(
         .library(
             name: "SNPVMM",
             targets: [
-                "SNPVMM", "KVMABI", "LinuxKVM", "SoftwareKVM", "GuestImage", "LaunchMeasurement", "GuestOwner", "RunReport",
+                "SNPVMM", "KVMABI", "LinuxKVM", "SoftwareKVM", "GuestImage", "LaunchMeasurement", "GuestOwner",
+                "RunReport",
             ]),
     ],
     dependencies: [
@@ -119,7 +120,9 @@ let package = Package(
         tests("CommandTests", ["swift-snp-vmm", "fuzz", "bench", "example-measured-launch"]),
         .executableTarget(
             name: "fuzz",
-            dependencies: ["GuestImage", "X86Core", "X86Defs", "SoftwareKVM", "SNPVMM", "KVMABI", "TestSupport"],
+            dependencies: [
+                "GuestImage", "SEVABI", "X86Core", "X86Defs", "SoftwareKVM", "SNPVMM", "KVMABI", "TestSupport",
+            ],
             path: "Tests/Fuzz", exclude: ["Failures"]),
         .executableTarget(
             name: "bench",

@@ -83,6 +83,14 @@ public final class SHA2Hasher {
         return result
     }
 
+    /// The digest of the message so far; the message goes on.
+    public func snapshot() -> [UInt8] {
+        let copy = SHA2Hasher(algorithm)
+        // SAFETY: both contexts are owned by living hashers; the copy shares nothing with the original.
+        require(unsafe EVP_MD_CTX_copy_ex(copy.context, context))
+        return copy.finish()
+    }
+
     /// The digest of one message, written to `result`.
     public func hash(_ bytes: Span<UInt8>, into result: inout MutableSpan<UInt8>) {
         start()

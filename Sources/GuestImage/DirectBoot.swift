@@ -29,8 +29,13 @@ public enum DirectBoot {
     /// Lays out the guest's memory.
     ///
     /// An SNP guest gets every page of RAM: contents as NORMAL, the rest as ZERO, then the secrets and CPUID pages. So all
-    /// of it is validated and the guest need not accept memory. For a plain guest the plan holds only the regions with
-    /// contents, to be copied into zeroed RAM.
+    /// of it is validated and the guest need not accept memory.
+    ///
+    /// For SEV and SEV-ES the regions are the LAUNCH_UPDATE_DATA calls: the contents, then zeroes for what is read before it
+    /// is written. All other RAM is garbage for the guest until it writes there. There
+    /// is no secrets page, no CPUID page and no CC blob; ``SecretNode`` is the area for LAUNCH_SECRET.
+    ///
+    /// For a plain guest the plan holds only the regions with contents, to be copied into zeroed RAM.
     /// - Throws: ``ImageError``: memory too small (with the least that would do), a kernel that cannot be placed, a command
     ///   line that is too long.
     public static func plan(_ payload: BootPayload, on machine: MachineDescription) throws(ImageError) -> LaunchPlan {
@@ -45,7 +50,8 @@ public enum DirectBoot {
         let tables = PageTables(cBit: machine.isConfidential ? machine.cBit : nil)
         let parameters = BootParameters(
             setupHeader: kernel.setupHeader, memoryMap: E820Entry.map(of: machine), initrd: initrd,
-            commandLine: Map.commandLine, setupData: machine.isConfidential ? Map.setupData : 0, rsdp: Map.acpiTables)
+            commandLine: Map.commandLine, setupData: machine.technology == .snp ? Map.setupData : Map.secretNode,
+            rsdp: Map.acpiTables)
 
         var regions: [LaunchPlan.Region] = []
         func add(_ label: String, _ gpa: UInt64, _ contents: [UInt8]) {
@@ -58,18 +64,21 @@ public enum DirectBoot {
         add("page tables", Map.pageTables, tables.bytes)
         add("boot_params", Map.bootParameters, parameters.bytes)
         add("command line", Map.commandLine, commandLine)
-        if machine.isConfidential {
+        if machine.technology == .snp {
             add(
                 "setup_data", Map.setupData,
                 ConfidentialComputingBlob.setupDataPage(blob: Map.confidentialComputingBlob))
             add(
                 "CC blob", Map.confidentialComputingBlob,
                 ConfidentialComputingBlob.blobPage(secrets: Map.secretsPage, cpuid: Map.cpuidPage))
+        } else {
+            add("secret node", Map.secretNode, SecretNode.page)
         }
         add("ACPI tables", Map.acpiTables, ACPITables(processorCount: machine.processorCount).bytes)
         for piece in kernel.pieces { add("kernel", piece.gpa, piece.contents) }
         add("initrd", initrd.lowerBound, payload.initrd)
-        if machine.isConfidential {
+        switch machine.technology {
+        case .snp:
             let special: [LaunchPlan.Region] = [
                 .init(label: "secrets page", pageType: .secrets, gpa: Map.secretsPage, byteCount: 4096),
                 .init(
@@ -77,13 +86,43 @@ public enum DirectBoot {
                     contents: try GuestCPUID.page(of: machine.cpuid).bytes),
             ]
             regions += zeroRegions(in: ram, around: regions + special) + special
+        case .sev, .sevES:
+            for var zeroes in zeroRegions(in: zeroesBeforeUse(by: kernel), around: regions) {
+                zeroes.label = "zeroes"
+                zeroes.pageType = .normal
+                zeroes.contents = [UInt8](repeating: 0, count: Int(zeroes.byteCount))
+                regions.append(zeroes)
+            }
+        case nil: break
         }
         let boot = bootState(entry: kernel.entry, cr3: tables.cr3)
         let others = VMMProfile.qemu.resetState(entry: VMMProfile.resetVector, signature: machine.signature)
         return LaunchPlan(
             regions: regions,
             processors: [boot] + [ProcessorState](repeating: others, count: machine.processorCount - 1),
-            guestFeatures: machine.guestFeatures, policy: machine.policy)
+            guestFeatures: machine.guestFeatures, policy: machine.policy, technology: machine.technology,
+            secretArea: secretArea(of: machine.technology))
+    }
+
+    /// LAUNCH_SECRET is a command of SEV and SEV-ES alone.
+    private static func secretArea(of technology: GuestTechnology?) -> LaunchPlan.SecretArea? {
+        switch technology {
+        case .sev, .sevES:
+            LaunchPlan.SecretArea(
+                gpa: GuestAddressMap.secretArea, byteCount: GuestAddressMap.secretAreaByteCount)
+        case .snp, nil: nil
+        }
+    }
+
+    /// What a SEV guest reads before anybody has written it, and so has to be launched as zeroes; ascending.
+    ///
+    /// - Low memory: Linux reads the BIOS data area and scans 0x80000–0x9FFFF and 0xC0000–0xFFFFF for tables. Zeroes say
+    ///   that there are none, garbage might say anything.
+    /// - An ELF kernel's memory beyond its contents: whoever loads an ELF file owes it zeroes there. A bzImage clears its
+    ///   `.bss` and page tables itself, and the rest of its init_size window it writes before it reads.
+    private static func zeroesBeforeUse(by kernel: PlacedKernel) -> [Range<UInt64>] {
+        typealias Map = GuestAddressMap
+        return [0..<Map.lowMemoryEnd, Map.optionROMs..<Map.highMemory] + kernel.zeroed
     }
 
     /// The boot processor at a 64-bit kernel entry [Linux x86/boot.rst "64-bit boot protocol"], as the VMM sets it.

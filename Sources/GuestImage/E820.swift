@@ -20,14 +20,15 @@ public struct E820Entry: Equatable, Sendable {
 
     /// The map of a directly booted machine: ascending, without overlap.
     ///
-    /// 0xA0000–0xFFFFF is RAM but not listed, as on a PC.
+    /// 0xA0000–0xFFFFF is RAM but not listed, as on a PC. Only an SNP guest has the reserved pages of CC blob, secrets and
+    /// CPUID.
     public static func map(of machine: MachineDescription) -> [E820Entry] {
         var entries: [E820Entry] = []
         func add(_ base: UInt64, _ end: UInt64, _ kind: Kind) {
             if base < end { entries.append(E820Entry(base: base, byteCount: end - base, kind: kind)) }
         }
         typealias Map = GuestAddressMap
-        if machine.isConfidential {
+        if machine.technology == .snp {
             add(0, Map.confidentialComputingBlob, .ram)
             add(Map.confidentialComputingBlob, Map.reservedLowEnd, .reserved)
             add(Map.reservedLowEnd, Map.acpiTables, .ram)

@@ -1,6 +1,6 @@
 // A flat firmware image that ends at 4 GiB and says in a GUIDed table how it wants to be launched.
 
-/// OVMF or a firmware like it: the image, its SEV metadata, its reset block and its hashes table.
+/// OVMF or a firmware like it: the image, its SEV metadata, its reset block, its hashes table and its secret area.
 public struct FirmwareImage: Sendable {
     /// The type of a metadata section. Values of others survive.
     public struct SectionType: RawRepresentable, Hashable, Sendable, CustomStringConvertible {
@@ -44,12 +44,16 @@ public struct FirmwareImage: Sendable {
 
     /// The image: whole pages, at most 16 MiB.
     public let bytes: [UInt8]
-    /// In list order.
+    /// In list order. Empty when the image has no SEV metadata: it was built without SNP support, but may serve SEV and
+    /// SEV-ES, which do not use them.
     public let sections: [Section]
     /// Where processors other than the boot one start (SEV-ES reset block), if the image says so.
     public let applicationProcessorEntry: UInt32?
     /// Where the hashes table goes; nil when the image has no entry or one with address 0.
     public let hashesTable: (gpa: UInt64, byteCount: UInt64)?
+    /// Where the firmware looks for the owner's secret table (SEV launch secret area); nil when the image has no entry or one
+    /// with address 0.
+    public let secretArea: (gpa: UInt64, byteCount: UInt64)?
 
     static let subject = "firmware image"
     /// The image may fill the last 16 MiB below 4 GiB; below lie the local APIC and other devices.
@@ -70,7 +74,8 @@ public struct FirmwareImage: Sendable {
 
     /// Reads the GUIDed table and the ASEV metadata.
     ///
-    /// - Throws: ``ImageError``; an image without ASEV metadata is refused: its digest would describe no SNP launch.
+    /// - Throws: ``ImageError``. An image without ASEV metadata is not an error here, only in a plan for SNP
+    ///   (``launchSections()``).
     public init(_ bytes: [UInt8]) throws(ImageError) {
         let file = ImageBytes(bytes, as: Self.subject)
         guard Self.recognises(file) else {
@@ -92,24 +97,39 @@ public struct FirmwareImage: Sendable {
         } else {
             applicationProcessorEntry = nil
         }
-        if let entry = table[.sevHashesTable] {
+        func place(_ guid: GUID, _ name: String) throws(ImageError) -> (gpa: UInt64, byteCount: UInt64)? {
+            guard let entry = table[guid] else { return nil }
             let offset = try entry.first(8, file)
-            let gpa = UInt64(try file.integer(at: offset, "hashes table address", as: UInt32.self))
-            let byteCount = UInt64(try file.integer(at: offset + 4, "hashes table size", as: UInt32.self))
-            hashesTable = gpa == 0 ? nil : (gpa, byteCount)
-        } else {
-            hashesTable = nil
+            let gpa = UInt64(try file.integer(at: offset, "\(name) address", as: UInt32.self))
+            let byteCount = UInt64(try file.integer(at: offset + 4, "\(name) size", as: UInt32.self))
+            return gpa == 0 ? nil : (gpa, byteCount)
         }
+        hashesTable = try place(.sevHashesTable, "hashes table")
+        secretArea = try place(.sevSecretArea, "secret area")
         guard let metadata = table[.sevMetadata] else {
-            throw file.malformed(
-                "SEV metadata entry dc886566-984a-4798-a75e-5585a7bf67cc", expected: "an entry of the GUIDed table",
-                found: "none",
-                cause: "the image was built without SNP support (Debian's 4M images are)",
-                next: "use an image with SNP metadata, such as Debian's 2M OVMF.fd or OVMF_CODE.fd",
-                category: .unsupported)
+            sections = []
+            return
         }
         let distance = UInt64(try file.integer(at: try metadata.first(4, file), "SEV metadata offset", as: UInt32.self))
         sections = try Self.sections(distanceFromEnd: distance, of: file)
+    }
+
+    /// The sections for an SNP launch.
+    ///
+    /// - Throws: ``ImageError`` when the image has no metadata: its digest would describe no SNP launch.
+    func launchSections() throws(ImageError) -> [Section] {
+        // Metadata without a section is refused when the image is read.
+        guard !sections.isEmpty else {
+            throw ImageError(
+                .unsupported, attempt: "plan an SNP launch of the \(Self.subject)",
+                field: "SEV metadata entry dc886566-984a-4798-a75e-5585a7bf67cc",
+                expected: "an entry of the GUIDed table", found: "none",
+                likelyCause: "the image was built without SNP support (Debian's 4M images are)",
+                nextStep:
+                    "use an image with SNP metadata, such as Debian's 2M OVMF.fd or OVMF_CODE.fd, or launch this one as "
+                    + "SEV or SEV-ES")
+        }
+        return sections
     }
 
     /// Where an entry's data lies in the file.

@@ -6,19 +6,25 @@ public enum GuestAddressMap {
     public static let pageTables: UInt64 = 0x2000
     /// End of the page tables.
     public static let pageTablesEnd: UInt64 = 0x8000
+    /// The setup_data node whose data is the owner's secret table: SEV, SEV-ES and plain guests. In e820 RAM, as every node.
+    public static let secretNode: UInt64 = 0x8000
+    /// The data of that node: where LAUNCH_SECRET puts the table.
+    public static let secretArea: UInt64 = secretNode + 16
+    /// Bytes of the secret area: to the end of its page.
+    public static let secretAreaByteCount: UInt64 = 0x1000 - 16
     /// boot_params, the "zero page".
     public static let bootParameters: UInt64 = 0x9000
     /// The command line with its NUL: one page.
     public static let commandLine: UInt64 = 0xa000
-    /// The setup_data node that points to the CC blob. In e820 RAM, or Linux maps it shared later.
+    /// The setup_data node that points to the CC blob (SNP). In e820 RAM, or Linux maps it shared later.
     public static let setupData: UInt64 = 0xb000
-    /// The confidential computing blob. From here to ``reservedLowEnd``: e820 reserved.
+    /// The confidential computing blob (SNP). From here to ``reservedLowEnd``: e820 reserved in an SNP guest.
     public static let confidentialComputingBlob: UInt64 = 0xc000
-    /// The secrets page.
+    /// The secrets page (SNP).
     public static let secretsPage: UInt64 = 0xd000
-    /// The CPUID page.
+    /// The CPUID page (SNP).
     public static let cpuidPage: UInt64 = 0xe000
-    /// End of the e820 reserved pages of a confidential guest.
+    /// End of the e820 reserved pages of an SNP guest.
     public static let reservedLowEnd: UInt64 = 0xf000
     /// The RSDP, then all other ACPI tables. e820 ACPI data: in reserved memory Linux would map them shared.
     public static let acpiTables: UInt64 = 0x10000
@@ -28,6 +34,8 @@ public enum GuestAddressMap {
     public static let extendedBIOSData: UInt64 = 0x9f000
     /// End of low memory in e820; RAM goes on (zero, private) but is not listed before ``highMemory``.
     public static let lowMemoryEnd: UInt64 = 0xa0000
+    /// Where a PC's option ROMs begin: Linux scans from here to ``highMemory``. The display memory below is not touched.
+    public static let optionROMs: UInt64 = 0xc0000
     /// Where e820 RAM goes on.
     public static let highMemory: UInt64 = 0x100000
     /// Where a relocatable bzImage is loaded.

@@ -1,4 +1,4 @@
-// What an SNP guest believes about its processor: the leaves it gets, and the page the firmware checks.
+// What a guest believes about its processor: the leaves it gets, and the page the firmware checks.
 
 import SEVABI
 import X86Defs
@@ -14,12 +14,14 @@ public enum GuestCPUID {
     /// Sets the hypervisor bit, takes 5-level paging away (the guest starts with four levels), keeps the KVM features
     /// that work with private memory, and describes `processorCount` processors. A processor's own APIC id (leaf 1
     /// EBX 31:24) is left 0 for the caller to set.
-    /// - Parameter isConfidential: Also clears what the firmware refuses in a CPUID page (TSC deadline timer, TSC_ADJUST,
-    ///   speculation controls), and nested virtualisation. Without it the SEV leaf goes: a kernel offers it whatever the
-    ///   VM's type, and a plain guest that saw it would read SEV_STATUS, an MSR that it does not have.
+    /// - Parameter technology: With one, also clears what the firmware refuses in a CPUID page (TSC deadline timer,
+    ///   TSC_ADJUST, speculation controls), and nested virtualisation; the SEV leaf of a SEV or SEV-ES guest shows what
+    ///   the guest has, not what the host could do. Without one the SEV leaf goes: a kernel offers it whatever the VM's
+    ///   type, and a plain guest that saw it would read SEV_STATUS, an MSR that it does not have.
     public static func leaves(
-        supported: [CPUIDLeaf], processorCount: Int = 1, isConfidential: Bool
+        supported: [CPUIDLeaf], processorCount: Int = 1, technology: GuestTechnology?
     ) -> [CPUIDLeaf] {
+        let isConfidential = technology != nil
         let count = UInt32(truncatingIfNeeded: processorCount)
         return supported.filter { isConfidential || $0.function != 0x8000_001f }.map { original in
             var leaf = original
@@ -43,6 +45,19 @@ public enum GuestCPUID {
             case (0x8000_0008, _):
                 leaf.ecx = count &- 1
                 if isConfidential { leaf.ebx &= ~(1 << 25) }
+            case (0x8000_001f, _):
+                // EAX: SEV (bit 1), SEV-ES (bit 3), coherency across the C-bit enforced by hardware (bit 10). EBX: C-bit and
+                // lost address bits. The numbers of guests and ASIDs are the host's.
+                switch technology {
+                case .sev: leaf.eax &= 1 << 1 | 1 << 10
+                case .sevES: leaf.eax &= 1 << 1 | 1 << 3 | 1 << 10
+                case .snp, nil: break
+                }
+                if technology != .snp {
+                    leaf.ebx &= 0xfff
+                    leaf.ecx = 0
+                    leaf.edx = 0
+                }
             case (0x8000_0021, _):
                 if isConfidential { leaf.ecx = 0 }
             default: break

@@ -7,6 +7,8 @@ struct PlacedKernel {
     /// Everything in `start ..< end` must be RAM that nothing else is put into. Page aligned.
     var start: UInt64
     var end: UInt64
+    /// What of these ranges is not in ``pieces`` has to be zero at the entry. Page aligned, ascending, without overlap.
+    var zeroed: [Range<UInt64>]
     /// The physical address of the 64-bit entry.
     var entry: UInt64
     /// For boot_params; empty for an ELF kernel.
@@ -42,6 +44,7 @@ struct PlacedKernel {
                 likelyCause: "the setup header is damaged", nextStep: "check the kernel's checksum")
         }
         end = pageAlignedUp(limit)
+        zeroed = []
         entry = start + BzImage.entryOffset
         pieces = [(start, image.protectedMode)]
         setupHeader = image.setupHeader
@@ -61,6 +64,15 @@ struct PlacedKernel {
         start = first & ~0xfff
         end = pageAlignedUp(image.segments.map(\.physicalEnd).max() ?? first)
         entry = image.entry
+        zeroed = []
+        for segment in image.segments where segment.memoryByteCount > 0 {
+            let pages = (segment.physicalAddress & ~0xfff)..<pageAlignedUp(segment.physicalEnd)
+            if let last = zeroed.last, last.upperBound >= pages.lowerBound {
+                zeroed[zeroed.count - 1] = last.lowerBound..<pages.upperBound
+            } else {
+                zeroed.append(pages)
+            }
+        }
         pieces = []
         for segment in image.segments where !segment.contents.isEmpty {
             let page = segment.physicalAddress & ~0xfff

@@ -20,7 +20,7 @@ extension Host {
     public func guestCPUID(processorCount: Int, confidential: Bool) throws(VMMError) -> [CPUIDLeaf] {
         GuestCPUID.leaves(
             supported: try supportedCPUID().map { CPUIDLeaf($0) }, processorCount: processorCount,
-            isConfidential: confidential)
+            technology: confidential ? .snp : nil)
     }
 }
 

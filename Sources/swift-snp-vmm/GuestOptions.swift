@@ -1,4 +1,5 @@
-// The options that say which guest is launched: the same for `run` and `measure`, so that both make the same plan.
+// The options that say which guest is launched: the same for `run`, `measure` and the owner's commands, so that all of them
+// make the same plan.
 
 import ABILayout
 import ArgumentParser
@@ -6,6 +7,17 @@ import GuestImage
 import SEVABI
 import SNPVMM
 import X86Defs
+
+/// `--confidential`.
+enum Confidentiality: String, ExpressibleByArgument, CaseIterable {
+    case snp
+    case sevES = "sev-es"
+    case sev
+    case none
+
+    /// Nil for a plain guest.
+    var technology: GuestTechnology? { GuestTechnology(rawValue: rawValue) }
+}
 
 /// Image, machine and launch options.
 struct GuestOptions: ParsableArguments {
@@ -24,6 +36,11 @@ struct GuestOptions: ParsableArguments {
     @Option(help: ArgumentHelp("A flat firmware image with SEV metadata (OVMF).", valueName: "file"))
     var firmware: String?
 
+    @Option(
+        help:
+            "What protects the guest: snp, sev-es, sev, or none for the same machine as a plain VM, which `run` alone takes."
+    )
+    var confidential = Confidentiality.snp
     @Option(help: ArgumentHelp("The guest's RAM, for example 512M or 2G.", valueName: "size"))
     var memory = "512M"
     @Option(help: ArgumentHelp("Virtual processors. This version runs one.", valueName: "n"))
@@ -36,10 +53,14 @@ struct GuestOptions: ParsableArguments {
     @Option(name: .customLong("vcpu-sig"), help: ArgumentHelp("The signature itself, CPUID 1 EAX.", valueName: "hex"))
     var vcpuSignature: String?
 
-    @Option(help: ArgumentHelp("The guest policy.", valueName: "number"))
-    var policy = "0x30000"
-    @Option(name: .customLong("guest-features"), help: ArgumentHelp("SEV_FEATURES of every VMSA.", valueName: "number"))
-    var guestFeatures = "0x1"
+    @Option(
+        help: ArgumentHelp(
+            "The guest policy. (default: 0x30000 for snp, 0x7 for sev-es, 0x3 for sev)", valueName: "number"))
+    var policy: String?
+    @Option(
+        name: .customLong("guest-features"),
+        help: ArgumentHelp("SEV_FEATURES of every VMSA of an SNP guest. (default: 0x1)", valueName: "number"))
+    var guestFeatures: String?
     @Option(name: .customLong("host-data"), help: ArgumentHelp("HOST_DATA: 64 hex digits.", valueName: "hex"))
     var hostData: String?
     @Option(
@@ -70,6 +91,9 @@ struct GuestOptions: ParsableArguments {
         if (idBlock == nil) != (idAuthentication == nil) {
             throw ValidationError("--id-block and --id-auth go together.")
         }
+        if confidential != .snp, idBlock != nil || hostData != nil {
+            throw ValidationError("--host-data, --id-block and --id-auth belong to --confidential snp.")
+        }
         guard (1...MachineDescription.maximumProcessorCount).contains(cpus) else {
             throw ValidationError("--cpus \(cpus): expected 1 to \(MachineDescription.maximumProcessorCount).")
         }
@@ -92,8 +116,17 @@ struct GuestOptions: ParsableArguments {
         return identity
     }
 
+    /// What protects the guest, for the commands about launches that somebody measures.
+    func requiredTechnology() throws(CommandFailure) -> GuestTechnology {
+        guard let technology = confidential.technology else {
+            throw .usage("--confidential none: nobody measures a plain guest; expected snp, sev-es or sev")
+        }
+        return technology
+    }
+
     /// The machine, but for what only a host knows: C-bit and CPUID list.
-    func machine(confidential: Bool) throws -> MachineDescription {
+    func machine() throws -> MachineDescription {
+        let technology = confidential.technology
         var signature = ProcessorSignature.epycV4
         if let vcpuType {
             guard let known = ProcessorSignature(typeName: vcpuType) else {
@@ -105,13 +138,28 @@ struct GuestOptions: ParsableArguments {
         if let vcpuSignature {
             signature = ProcessorSignature(rawValue: try OptionValue.hex32(vcpuSignature, "--vcpu-sig"))
         }
-        let features = try OptionValue.number(guestFeatures, "--guest-features")
-        guard features & 1 == 1 else {
-            throw CommandFailure.usage("--guest-features \(guestFeatures): bit 0 (SNP active) must be set")
+        var features: UInt64?
+        if let guestFeatures {
+            let value = try OptionValue.number(guestFeatures, "--guest-features")
+            if technology != .snp {
+                StandardError.write(line: "note: --guest-features belongs to SNP; other guests have SEV_FEATURES 0")
+            } else if value & 1 == 0 {
+                throw CommandFailure.usage("--guest-features \(guestFeatures): bit 0 (SNP active) must be set")
+            } else {
+                features = value
+            }
+        }
+        var policyBits: UInt64?
+        if let policy {
+            let value = try OptionValue.number(policy, "--policy")
+            guard value >> 32 == 0 || technology == .snp || technology == nil else {
+                throw CommandFailure.usage("--policy \(policy): the policy of a SEV guest has 32 bits")
+            }
+            policyBits = value
         }
         return MachineDescription(
-            memoryByteCount: try OptionValue.memory(memory), processorCount: cpus, isConfidential: confidential,
-            signature: signature, guestFeatures: features, policy: try OptionValue.number(policy, "--policy"))
+            memoryByteCount: try OptionValue.memory(memory), processorCount: cpus, technology: technology,
+            signature: signature, guestFeatures: features, policy: policyBits)
     }
 }
 

@@ -10,9 +10,11 @@ struct Measure: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Prints the launch digest that a guest owner should expect.",
         discussion: """
-            The same image and options as `run` give the digest that the firmware holds after the launch.
+            The same image and options as `run` give the digest that the firmware holds after the launch: SHA-384 for \
+            snp, SHA-256 for sev-es and sev. The measurement that LAUNCH_MEASURE reports is made from it by `owner expect`.
 
             Example: swift-snp-vmm measure guest.img --memory 512M --json
+            Example: swift-snp-vmm measure guest.img --confidential sev-es
             """)
 
     @OptionGroup var guest: GuestOptions
@@ -29,7 +31,8 @@ struct Measure: ParsableCommand {
             let names = VMMProfile.allCases.map(\.rawValue).joined(separator: ", ")
             throw CommandFailure.usage("--vmm-profile \(profile): expected one of \(names)")
         }
-        let machine = try guest.machine(confidential: true)
+        let technology = try guest.requiredTechnology()
+        let machine = try guest.machine()
         let identity = try guest.identity()
         let source = try GuestSource(guest)
         if case .direct = source, profile != .qemu {
@@ -37,8 +40,8 @@ struct Measure: ParsableCommand {
                 "--vmm-profile \(profile.rawValue) is about firmware images; this is a \(source.form)")
         }
         let measured = MeasuredLaunch(of: try source.plan(on: machine, profile: profile))
-        print(json ? Self.json(measured, source, machine) : "\(measured.digest)")
-        if let block = identity.identityBlock?.block, block.launchDigest != measured.digest {
+        print(json ? Self.json(measured, source, machine) : measured.digestText)
+        if technology == .snp, let block = identity.identityBlock?.block, block.launchDigest != measured.digest {
             StandardError.write(line: "note: the ID block was made for another launch digest, \(block.launchDigest)")
         }
     }
@@ -46,7 +49,8 @@ struct Measure: ParsableCommand {
     private static func json(_ measured: MeasuredLaunch, _ source: GuestSource, _ machine: MachineDescription) -> String
     {
         var object = JSONObject()
-        object.add("launchDigest", "\(measured.digest)")
+        object.add("launchDigest", measured.digestText)
+        object.add("technology", measured.technology.rawValue)
         object.add("image", source.form)
         object.add("memoryByteCount", machine.memoryByteCount)
         object.add("processorCount", machine.processorCount)
@@ -59,8 +63,12 @@ struct Measure: ParsableCommand {
                 entry.add("label", step.label)
                 entry.add("pageType", "\(step.pageType)")
                 entry.add("gpa", hex: step.gpa)
-                entry.add("pageCount", step.pageCount)
-                entry.add("launchDigest", "\(step.digest)")
+                if measured.technology == .snp {
+                    entry.add("pageCount", step.pageCount)
+                } else {
+                    entry.add("byteCount", step.byteCount)
+                }
+                entry.add("launchDigest", step.digestText)
                 if let contents = step.contentsDigest { entry.add("contentsDigest", "\(contents)") }
                 return entry
             })

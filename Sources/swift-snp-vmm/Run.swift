@@ -10,11 +10,6 @@ import SEVABI
 import SNPVMM
 import Synchronization
 
-/// `--confidential`.
-enum Confidentiality: String, ExpressibleByArgument, CaseIterable {
-    case snp, none
-}
-
 struct Run: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Launches a guest and connects its console to the terminal.",
@@ -28,8 +23,6 @@ struct Run: ParsableCommand {
     @OptionGroup var guest: GuestOptions
     @Option(help: "Who runs the guest: auto (SNP by the real kernel if it can, else software), kvm or software.")
     var backend = BackendChoice.auto
-    @Option(help: "snp: an SEV-SNP guest; none: the same machine as a plain VM.")
-    var confidential = Confidentiality.snp
     @Flag(name: .customLong("launch-only"), help: "Stops after SNP_LAUNCH_FINISH.")
     var launchOnly = false
     @Option(
@@ -40,8 +33,8 @@ struct Run: ParsableCommand {
     var quiet = false
 
     func validate() throws {
-        if confidential == .none, guest.idBlock != nil || guest.hostData != nil {
-            throw ValidationError("--host-data, --id-block and --id-auth belong to --confidential snp.")
+        if guest.confidential == .sev || guest.confidential == .sevES {
+            throw ValidationError("--confidential \(guest.confidential.rawValue): not run yet, only measured.")
         }
         if guest.cpus != 1, !launchOnly {
             throw ValidationError(
@@ -59,7 +52,8 @@ struct Run: ParsableCommand {
             throw error
         }
         guard !launchOnly else {
-            reporter.summarize(machine.statistics, preparation: preparation.phases, confidential: confidential == .snp)
+            reporter.summarize(
+                machine.statistics, preparation: preparation.phases, confidential: guest.confidential == .snp)
             return
         }
         if console.isInteractive { reporter.say("console: Ctrl-A x ends, Ctrl-A h helps") }
@@ -67,15 +61,16 @@ struct Run: ParsableCommand {
         let outcome = machine.run()
         console.detach()
         if case .stopped = outcome { reporter.say("\nended by Ctrl-A x") }
-        reporter.summarize(machine.statistics, preparation: preparation.phases, confidential: confidential == .snp)
+        reporter.summarize(
+            machine.statistics, preparation: preparation.phases, confidential: guest.confidential == .snp)
         if let error = outcome.error { throw error }
     }
 
     /// Everything up to SNP_LAUNCH_FINISH. The image and the plan are gone when this returns: only the machine stays.
     private func launch(_ console: Console, _ reporter: Reporter, _ preparation: inout Preparation) throws -> Machine {
-        let isConfidential = confidential == .snp
+        let isConfidential = guest.confidential == .snp
         // What depends on the command line alone comes first: its errors need no host.
-        var description = try guest.machine(confidential: isConfidential)
+        var description = try guest.machine()
         let identity = try guest.identity()
         let source = try GuestSource(guest)
         preparation.finish("read \(source.form)")

@@ -2,6 +2,7 @@
 // they accept lies inside the guest's memory, in whole pages, without overlap.
 
 import GuestImage
+import SEVABI
 import TestSupport
 import X86Defs
 
@@ -63,17 +64,18 @@ let imageFuzzers = [
 @Sendable private func checkImage(_ bytes: [UInt8]) -> Outcome {
     do throws(ImageError) {
         let image = try GuestImage.identify(bytes)
-        for isConfidential in [true, false] {
-            let machine = MachineDescription(memoryByteCount: 64 << 20, isConfidential: isConfidential)
-            let plan: LaunchPlan
-            switch image {
-            case .unifiedKernelImage(let uki): plan = try DirectBoot.plan(BootPayload(uki), on: machine)
-            case .kernel(let kernel): plan = try DirectBoot.plan(BootPayload(kernel: kernel), on: machine)
-            case .firmware(let firmware):
-                plan = try FirmwareLaunch.plan(firmware, kernel: HashedKernel(kernel: [1]), on: machine)
-            }
-            if let wrong = fault(in: plan, machine) { return .impossible("\(image.formName): \(wrong)") }
+        // One technology or none per input, chosen by the input itself: a SEV plan holds a megabyte of zeroes.
+        let technologies: [GuestTechnology?] = [.snp, .sevES, .sev, nil]
+        let technology = technologies[Int(bytes.reduce(0, &+) & 3)]
+        let machine = MachineDescription(memoryByteCount: 64 << 20, technology: technology)
+        let plan: LaunchPlan
+        switch image {
+        case .unifiedKernelImage(let uki): plan = try DirectBoot.plan(BootPayload(uki), on: machine)
+        case .kernel(let kernel): plan = try DirectBoot.plan(BootPayload(kernel: kernel), on: machine)
+        case .firmware(let firmware):
+            plan = try FirmwareLaunch.plan(firmware, kernel: HashedKernel(kernel: [1]), on: machine)
         }
+        if let wrong = fault(in: plan, machine) { return .impossible("\(image.formName): \(wrong)") }
         return .fine("planned \(image.formName)")
     } catch {
         let parts = [error.attempt, error.expected, error.found, error.likelyCause, error.nextStep]
@@ -86,11 +88,12 @@ let imageFuzzers = [
 /// What is wrong with a plan; nil when nothing is.
 private func fault(in plan: LaunchPlan, _ machine: MachineDescription) -> String? {
     var pages: [(first: UInt64, end: UInt64, label: String)] = []
+    let unit: UInt64 = machine.technology == .sev || machine.technology == .sevES ? 16 : 4096
     for region in plan.regions {
         let (end, overflow) = region.gpa.addingReportingOverflow(region.byteCount)
         guard !overflow else { return "\(region.label) goes round the end of memory" }
-        guard region.gpa & 0xfff == 0, region.byteCount & 0xfff == 0, region.byteCount > 0 else {
-            return "\(region.label) is not whole pages"
+        guard region.gpa % unit == 0, region.byteCount % unit == 0, region.byteCount > 0 else {
+            return "\(region.label) is not whole units of \(unit)"
         }
         guard region.contents.isEmpty || UInt64(region.contents.count) == region.byteCount else {
             return "\(region.label) has \(region.contents.count) bytes of contents for \(region.byteCount)"

@@ -126,19 +126,21 @@ struct DirectBootTests {
                 + "00e0000000000000" + "00100000" + "00000000")
     }
 
-    @Test(arguments: memorySizes, [true, false])
-    func memoryMap(_ memoryByteCount: UInt64, _ isConfidential: Bool) throws {
-        let machine = MachineDescription(memoryByteCount: memoryByteCount, isConfidential: isConfidential)
+    @Test(arguments: memorySizes, [.snp, .sevES, .sev, nil] as [GuestTechnology?])
+    func memoryMap(_ memoryByteCount: UInt64, _ technology: GuestTechnology?) throws {
+        let machine = MachineDescription(memoryByteCount: memoryByteCount, technology: technology)
         let map = E820Entry.map(of: machine)
         for (lower, upper) in zip(map, map.dropFirst()) { #expect(lower.base + lower.byteCount <= upper.base) }
         for entry in map { #expect(entry.byteCount > 0 && entry.base & 0xfff == 0 && entry.byteCount & 0xfff == 0) }
         func kind(_ address: UInt64) -> UInt32? {
             map.first { $0.base <= address && address < $0.base + $0.byteCount }?.kind.rawValue
         }
-        for address: UInt64 in [0, 0x2000, 0x9000, 0xa000, 0xb000, 0xf000, 0x20000, 0x9e000, 0x100000, 0x1000000] {
+        for address: UInt64 in [
+            0, 0x2000, 0x8000, 0x9000, 0xa000, 0xb000, 0xf000, 0x20000, 0x9e000, 0x100000, 0x1000000,
+        ] {
             #expect(kind(address) == 1, "\(address)")
         }
-        for address: UInt64 in [0xc000, 0xd000, 0xe000] { #expect(kind(address) == (isConfidential ? 2 : 1)) }
+        for address: UInt64 in [0xc000, 0xd000, 0xe000] { #expect(kind(address) == (technology == .snp ? 2 : 1)) }
         #expect(kind(0x10000) == 3 && kind(0x1f000) == 3 && kind(0x9f000) == 2)
         for address: UInt64 in [0xa0000, 0xc0000, 0xfffff, 0xc000_0000, 0xfec0_0000, 0xfed1_0000] {
             #expect(kind(address) == nil)
@@ -282,13 +284,15 @@ struct DirectBootTests {
     }
 
     @Test func plainMachine() throws {
-        let machine = MachineDescription(memoryByteCount: 64 << 20, isConfidential: false)
+        let machine = MachineDescription(memoryByteCount: 64 << 20, technology: nil)
         let plan = try DirectBoot.plan(payload(), on: machine)
         #expect(plan.regions.allSatisfy { $0.pageType == .normal })
         #expect(!plan.regions.contains { ["setup_data", "CC blob", "secrets page", "CPUID page"].contains($0.label) })
         #expect(plan.processors[0].cr3 == 0x2000)
         let memory = PlannedMemory(plan: plan)
-        #expect(memory.number(0x9250, width: 8) == 0)
+        #expect(memory.number(0x9250, width: 8) == GuestAddressMap.secretNode)
+        #expect(memory.bytes(0x8000, 4096) == SecretNode.page)
         #expect(memory.number(0x2000, width: 8) == 0x3023)
+        #expect(plan.technology == nil && plan.secretArea == nil)
     }
 }

@@ -95,7 +95,7 @@ struct FirmwareLaunchTests {
     }
 
     @Test func plainMachine() throws {
-        let plain = MachineDescription(memoryByteCount: 64 << 20, isConfidential: false)
+        let plain = MachineDescription(memoryByteCount: 64 << 20, technology: nil)
         let plan = try FirmwareLaunch.plan(FirmwareImage(SyntheticImages.firmware()), on: plain)
         #expect(plan.regions.map(\.label) == ["firmware"])
     }

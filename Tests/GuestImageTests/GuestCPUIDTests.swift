@@ -24,7 +24,7 @@ struct GuestCPUIDTests {
     ]
 
     @Test func confidentialGuest() {
-        let leaves = GuestCPUID.leaves(supported: supported, isConfidential: true)
+        let leaves = GuestCPUID.leaves(supported: supported, technology: .snp)
         func leaf(_ function: UInt32) -> CPUIDLeaf {
             leaves.first { $0.function == function } ?? CPUIDLeaf(function: 0)
         }
@@ -37,10 +37,23 @@ struct GuestCPUIDTests {
     }
 
     @Test func plainGuestKeepsMore() {
-        let leaves = GuestCPUID.leaves(supported: supported, processorCount: 2, isConfidential: false)
+        let leaves = GuestCPUID.leaves(supported: supported, processorCount: 2, technology: nil)
         #expect(leaves[1].ecx == 1 << 24 | 1 << 30 | 1 << 31)
         #expect(leaves[1].ebx == 0x0002_0800 && leaves[1].edx & 1 << 28 != 0)
         #expect(leaves[3].edx == .max && leaves[3].ecx == ~(1 << 16))
+    }
+
+    /// The guest sees what it has; the host's counts stay with the host.
+    @Test(arguments: [
+        (GuestTechnology.snp, 0x0100_1c5f as UInt32, 0x0000_4173 as UInt32, 509 as UInt32), (.sevES, 0x40a, 0x173, 0),
+        (.sev, 0x402, 0x173, 0),
+    ])
+    func sevLeaf(_ technology: GuestTechnology, _ eax: UInt32, _ ebx: UInt32, _ ecx: UInt32) {
+        let leaf = CPUIDLeaf(function: 0x8000_001f, eax: 0x0100_1c5f, ebx: 0x4173, ecx: 509, edx: 100)
+        let leaves = GuestCPUID.leaves(supported: [leaf], technology: technology)
+        #expect(leaves.map(\.eax) == [eax] && leaves.map(\.ebx) == [ebx] && leaves.map(\.ecx) == [ecx])
+        #expect(leaves.map(\.edx) == [technology == .snp ? 100 : 0])
+        #expect(GuestCPUID.leaves(supported: [leaf], technology: nil).isEmpty)
     }
 
     @Test func page() throws {

@@ -1,15 +1,19 @@
 // Whatever a file holds, parsing and planning end in a value or in one complete error: never in a trap.
 
 import GuestImage
+import SEVABI
 import TestSupport
 import Testing
 
 struct HostileImageTests {
     /// Parses and plans; records an error that a reader could do nothing with.
     @discardableResult
-    private func survives(_ bytes: [UInt8], _ what: @autoclosure () -> String) -> Bool {
+    private func survives(
+        _ bytes: [UInt8], technology: GuestTechnology? = .snp, _ what: @autoclosure () -> String
+    ) -> Bool {
         do throws(ImageError) {
-            _ = try parseAndPlan(bytes)
+            let plan = try parseAndPlan(bytes, technology: technology)
+            if technology != .snp { expectSoundPlan(plan, memoryByteCount: 64 << 20) }
             return true
         } catch {
             if !isComplete(error) { Issue.record("\(what()): incomplete error \(error)") }
@@ -72,6 +76,7 @@ struct HostileImageTests {
             }
             if generator.below(4) == 0 { changed.removeLast(generator.below(changed.count)) }
             survives(changed, "\(name), round \(round)")
+            if round % 6 == 0 { survives(changed, technology: .sevES, "\(name) for SEV-ES, round \(round)") }
         }
     }
 
@@ -115,7 +120,7 @@ struct HostileImageTests {
     @Test func firmwareRules() {
         func refusal(_ bytes: [UInt8]) -> ImageError? {
             do throws(ImageError) {
-                _ = try FirmwareImage(bytes)
+                _ = try parseAndPlan(bytes)
                 return nil
             } catch { return error }
         }

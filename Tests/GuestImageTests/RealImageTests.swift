@@ -75,8 +75,13 @@ struct RealImageTests {
         arguments: InstalledImages.firmwareWithout)
     func firmwareWithoutMetadata(_ name: String) throws {
         let bytes = try #require(readFile(InstalledImages.folder + name))
-        let error = #expect(throws: ImageError.self) { try GuestImage.identify(bytes) }
+        let error = #expect(throws: ImageError.self) { try parseAndPlan(bytes) }
         #expect(error?.category == .unsupported)
         #expect(error?.likelyCause.contains("without SNP support") == true)
+        // SEV and SEV-ES need no metadata.
+        for technology in [GuestTechnology.sev, .sevES] {
+            let plan = try parseAndPlan(bytes, technology: technology)
+            #expect(plan.regions.map(\.label) == ["firmware"] && plan.regions[0].contents == bytes)
+        }
     }
 }

@@ -1,6 +1,7 @@
 // Small images of every kind, made byte by byte from their formats.
 
 import GuestImage
+import SEVABI
 import TestSupport
 
 extension [UInt8] {
@@ -107,7 +108,8 @@ enum SyntheticImages {
     /// A flat firmware image: ASEV metadata 0x600 bytes before the end and a GUIDed table 32 bytes before it.
     static func firmware(
         byteCount: Int = 8192, sections: [Section] = ordinarySections, hasMetadata: Bool = true,
-        hashesTable: (UInt64, UInt64)? = (0x80b400, 0x400), applicationProcessorEntry: UInt64? = 0x0081_f0e4
+        hashesTable: (UInt64, UInt64)? = (0x80b400, 0x400), secretArea: (UInt64, UInt64)? = nil,
+        applicationProcessorEntry: UInt64? = 0x0081_f0e4
     ) -> [UInt8] {
         var bytes = (0..<byteCount).map { UInt8(truncatingIfNeeded: $0 &* 13) }
         let header = byteCount - 0x600
@@ -130,6 +132,7 @@ enum SyntheticImages {
         // GUIDs as stored: the first three fields little-endian.
         if hasMetadata { entry("666588dc4a989847a75e5585a7bf67cc", [0x600]) }
         if let hashesTable { entry("1f3755723b3a044b927b1da6efa8d454", [hashesTable.0, hashesTable.1]) }
+        if let secretArea { entry("61b32e4c9b7dc34c8081127c90d3d294", [secretArea.0, secretArea.1]) }
         if let applicationProcessorEntry { entry("de71f7007e1acb4f890e68c77e2fb44e", [applicationProcessorEntry]) }
         entry("de82b596b21ff745baeaa366c55a082d", [])
         let end = byteCount - 32
@@ -145,8 +148,10 @@ enum SyntheticImages {
 }
 
 /// A value of an image, forced through everything that reads it: parse, then plan.
-func parseAndPlan(_ bytes: [UInt8], memoryByteCount: UInt64 = 64 << 20) throws(ImageError) -> LaunchPlan {
-    let machine = MachineDescription(memoryByteCount: memoryByteCount)
+func parseAndPlan(
+    _ bytes: [UInt8], technology: GuestTechnology? = .snp, memoryByteCount: UInt64 = 64 << 20
+) throws(ImageError) -> LaunchPlan {
+    let machine = MachineDescription(memoryByteCount: memoryByteCount, technology: technology)
     switch try GuestImage.identify(bytes) {
     case .unifiedKernelImage(let image): return try DirectBoot.plan(BootPayload(image), on: machine)
     case .kernel(let kernel): return try DirectBoot.plan(BootPayload(kernel: kernel), on: machine)

@@ -40,7 +40,15 @@ struct LaunchVector: Decodable, Sendable, CustomTestStringConvertible {
     var steps: [Step]?
 
     var testDescription: String { id ?? test ?? digest ?? firmware }
-    var isSNP: Bool { mode == "snp" || mode == "snp:ovmf-hash" }
+    /// What is launched; nil for a mode that this package has no plan for (an SVSM beside the firmware).
+    var technology: GuestTechnology? {
+        switch mode {
+        case "snp", "snp:ovmf-hash": .snp
+        case "seves": .sevES
+        case "sev": .sev
+        default: nil
+        }
+    }
     var needsDebianFirmware: Bool { firmware == LaunchVectors.debianFirmwareName }
 }
 
@@ -58,12 +66,12 @@ enum LaunchVectors {
     }
 
     private static let own = load("vectors.json")
-    private static let snp = own.vectors.filter(\.isSNP) + load("upstream-expected.json").vectors.filter(\.isSNP)
+    private static let all = (own.vectors + load("upstream-expected.json").vectors).filter { $0.technology != nil }
 
     static let debianFirmwareName = "debian-OVMF.fd"
-    static let withKeptFirmware = snp.filter { !$0.needsDebianFirmware }
-    static let withDebianFirmware = snp.filter(\.needsDebianFirmware)
-    static let arePresent = !snp.isEmpty
+    static let withKeptFirmware = all.filter { !$0.needsDebianFirmware }
+    static let withDebianFirmware = all.filter(\.needsDebianFirmware)
+    static let arePresent = !all.isEmpty
 
     /// The firmware of Debian's package `ovmf`, if it is the one the vectors were made with.
     static let debianFirmware: [UInt8]? = {
@@ -104,11 +112,14 @@ extension LaunchVector {
                     return bytes
                 } ?? [], commandLine: Array((append ?? "").utf8))
         }
-        let features = guest_features.flatMap { UInt64($0.dropFirst(2), radix: 16) } ?? 1
+        // SEV_FEATURES mean nothing to SEV and are 0 in a VMSA of SEV-ES, whatever the case says.
+        let features =
+            technology == .snp ? guest_features.flatMap { UInt64($0.dropFirst(2), radix: 16) } ?? 1 : nil
         return try FirmwareLaunch.plan(
             image, kernel: files, profile: vmm_type.flatMap { VMMProfile(rawValue: $0) } ?? .qemu,
             on: MachineDescription(
-                memoryByteCount: 512 << 20, processorCount: vcpus ?? 1, signature: signature, guestFeatures: features))
+                memoryByteCount: 512 << 20, processorCount: vcpus ?? 1, technology: technology, signature: signature,
+                guestFeatures: features))
     }
 }
 
