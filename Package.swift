@@ -67,7 +67,7 @@ let package = Package(
         module("RunReport"),
 
         // The guest owner, outside: needs no KVM and no SEV machine.
-        module("GuestOwner", ["SEVABI", "Crypto", "GuestImage", "LaunchMeasurement"]),
+        module("GuestOwner", ["ABILayout", "SEVABI", "Crypto", "GuestImage", "LaunchMeasurement"]),
 
         // What an attacking host can do, and what each technology stops: scenarios on the seam.
         module(
