@@ -17,6 +17,9 @@ extension SoftwareKVM {
             cpuid: CPUIDProfile(supported: ProcessorProfile.milan.firmwareCPUID))
         /// Guest TSC frequency unless a VM or vCPU asks for another, in kHz.
         public var tscKHz: UInt32 = 1_000_000
+        /// RLIMIT_MEMLOCK of the kernel's callers, in bytes: what REG_REGION and the commands that pin may hold. Nil is
+        /// CAP_IPC_LOCK.
+        public var lockedMemoryLimit: UInt64?
         /// With a seed: give every *legal* variation of an answer a chance, such as a LAUNCH_UPDATE that stops early.
         public var variesLegalAnswers = false
 

@@ -110,6 +110,17 @@ final class UserMemory: Sendable {
         }
     }
 
+    /// True when something is mapped at every page of the range, which is not touched: it may be long.
+    func isMapped(_ address: UInt64, byteCount: UInt64) -> Bool {
+        let start = address & ~4095
+        let (end, overflow) = address.addingReportingOverflow(byteCount)
+        guard !overflow, address >= 4096, end <= Self.addressLimit,
+            let pointer = unsafe UnsafeMutableRawPointer(bitPattern: UInt(start))
+        else { return false }
+        // SAFETY: the kernel looks for mappings; MS_ASYNC writes nothing anywhere.
+        return unsafe msync(pointer, Int(end - start), MS_ASYNC) == 0
+    }
+
     /// copy_from_user.
     func read(_ address: UInt64, byteCount: Int) throws(Errno) -> [UInt8] {
         guard isAccessible(address, byteCount: byteCount, writing: false) else { throw .EFAULT }

@@ -182,24 +182,4 @@ extension VirtualMachine {
         withInterrupts { $0.setRoutes(routes) }
         return 0
     }
-
-    /// KVM_MEMORY_ENCRYPT_REG_REGION: allowed and without effect for SNP, whose memory is not pinned.
-    private func encryptRegion(_ region: KVMEncryptedRegion, registers: Bool) throws(Errno) -> Int32 {
-        try locked { () throws(Errno) in
-            guard let snp else { throw .ENOTTY }
-            if registers {
-                let end = region.address.addingReportingOverflow(region.byteCount)
-                if region.byteCount == 0 || end.overflow { throw .EINVAL }
-                snp.registeredRegions.append((region.address, region.byteCount))
-            } else {
-                guard
-                    let index = snp.registeredRegions.firstIndex(where: {
-                        $0.address == region.address && $0.byteCount == region.byteCount
-                    })
-                else { throw .EINVAL }
-                snp.registeredRegions.remove(at: index)
-            }
-            return 0
-        }
-    }
 }

@@ -31,10 +31,23 @@ extension VirtualMachine {
                 case .snpLaunchStart: try launchStart(command)
                 case .snpLaunchUpdate: try launchUpdate(command)
                 case .snpLaunchFinish: try launchFinish(command)
-                case .launchStart, .launchUpdateData, .launchUpdateVMSA, .launchSecret, .launchMeasure, .launchFinish,
-                    .guestStatus, .debugDecrypt, .debugEncrypt, .getAttestationReport:
-                    // Commands of SEV and SEV-ES guests, which this VM is not.
-                    throw EncryptFailure(.ENOTTY)
+                case .launchStart: try sevLaunchStart(command)
+                case .launchUpdateData: try sevLaunchUpdateData(command)
+                case .launchUpdateVMSA: try sevLaunchUpdateVMSA()
+                case .launchMeasure: try sevLaunchMeasure(command)
+                case .launchSecret: try sevLaunchSecret(command)
+                case .launchFinish: try sevHandleCommand(.launchFinish)
+                case .guestStatus: try sevGuestStatus(command)
+                case .debugDecrypt: try sevDebug(command, decrypts: true)
+                case .debugEncrypt: try sevDebug(command, decrypts: false)
+                case .getAttestationReport: try sevAttestationReport(command)
+                case .sendStart: try sevSendStart(command)
+                case .sendUpdateData: try sevSendUpdateData(command)
+                case .sendFinish: try sevHandleCommand(.sendFinish)
+                case .sendCancel: try sevHandleCommand(.sendCancel)
+                case .receiveStart: try sevReceiveStart(command)
+                case .receiveUpdateData: try sevReceiveUpdateData(command)
+                case .receiveFinish: try sevHandleCommand(.receiveFinish)
                 default: throw EncryptFailure(.EINVAL)
                 }
             } catch {

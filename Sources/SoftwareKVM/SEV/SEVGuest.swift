@@ -48,8 +48,10 @@ final class SEVGuest {
         self.usesLegacyInit = usesLegacyInit
     }
 
-    /// The VM goes: its pages, then the ASID.
+    /// The VM goes: firmware first, then the pages that KVM itself took, then the ASID.
     func decommission() {
+        if let handle { driver.unbind(handle: handle) }
+        handle = nil
         for page in vmsaPages { _ = driver.memory.freePages(page, 1) }
         vmsaPages = []
         driver.giveBack(asid: asid)

@@ -78,7 +78,21 @@ final class SecureProcessorDriver: Sendable {
 
     func hasASIDs(_ kind: ASIDClass) -> Bool { !(asidRanges[kind]?.isEmpty ?? true) }
 
-    // MARK: Guest contexts
+    // MARK: Guests of SEV and SEV-ES
+
+    /// `sev_unbind_asid`: DEACTIVATE takes the key out of the ASID's slot, DECOMMISSION forgets the guest.
+    func unbind(handle: UInt32) {
+        var buffer = SEVHandleBuffer(handle: handle).bytes
+        _ = processor.submit(.deactivate, &buffer)
+        decommission(handle: handle)
+    }
+
+    func decommission(handle: UInt32) {
+        var buffer = SEVHandleBuffer(handle: handle).bytes
+        _ = processor.submit(.decommission, &buffer)
+    }
+
+    // MARK: Guest contexts of SNP
 
     /// Allocates a guest context page: SNP_GCTX_CREATE [SNP 8.14].
     func createContext() -> (context: SPA?, status: SEVStatus) {
