@@ -228,13 +228,6 @@ package final class VirtualCPU: @unchecked Sendable {
         state.dr2 = 0
         state.dr3 = 0
         state.tscAux = 0
-        if vm.sev?.usesLegacyInit == true {
-            // Kernels that knew only ES_INIT left the x87 and SSE part of the VMSA zero.
-            (state.fcw, state.fsw, state.ftw, state.fop, state.fip, state.fdp, state.mxcsr) = (0, 0, 0, 0, 0, 0, 0)
-            state.x87Significand = .init(repeating: 0)
-            state.x87Exponent = .init(repeating: 0)
-            state.xmm = .init(repeating: 0)
-        }
         return state
     }
 
