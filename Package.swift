@@ -125,7 +125,7 @@ let package = Package(
                 "MemoryController",
             ]),
         // The command, the fuzz driver and the benchmarks as programs, with the flat guests of Firmware/.
-        tests("CommandTests", ["swift-snp-vmm", "fuzz", "bench", "example-measured-launch"]),
+        tests("CommandTests", ["swift-snp-vmm", "fuzz", "bench", "example-measured-launch", "Crypto"]),
         .executableTarget(
             name: "fuzz",
             dependencies: [
