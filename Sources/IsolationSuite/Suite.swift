@@ -3,8 +3,9 @@
 extension Scenario {
     /// Every attack, in the order of the table.
     public static let all: [Scenario] = [
-        hostReadsMemory, hostReadsRegisters, swapsPagesBetweenGuests, hostCorruptsMemory, replaysPage, remapsPage,
-        aliasesPage, movesCiphertext,
+        hostReadsMemory, hostReadsRegisters, swapsPagesBetweenGuests, liesAboutPageState,
+        hostCorruptsMemory, replaysPage, remapsPage, aliasesPage, doubleValidates, movesCiphertext,
+        changesRegisters, injectsException, liesAboutCPUID,
     ]
 
     /// The attack with this name.

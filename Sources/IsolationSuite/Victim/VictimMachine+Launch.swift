@@ -28,7 +28,10 @@ extension VictimMachine {
     var plan: LaunchPlan { image.plan(cpuid: cpuidTable) }
 
     /// Launches the guest; the launch must go well.
-    func launch() throws(Interruption) {
+    ///
+    /// - Parameter cpuidPage: What an SNP guest gets; nil takes the one of ``cpuid``.
+    func launch(cpuidPage: CPUIDTable? = nil) throws(Interruption) {
+        let plan = image.plan(cpuid: cpuidPage ?? cpuidTable)
         switch subject {
         case .plain:
             load(plan)

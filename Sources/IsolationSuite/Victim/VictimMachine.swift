@@ -100,12 +100,9 @@ final class VictimMachine {
     // MARK: Making it
 
     private func addMemory() throws(Interruption) {
-        if subject == .plain || subject.hasPrivateMemory {
-            // Kernels before 5.14 do not know it; the scenario that needs it says so.
-            _ = try? kernel.call(
-                vm, .enableCapability,
-                reading: KVMEnableCapability(.exitHypercall, argument: KVM.exitHypercallMapGPARange))
-        }
+        // Kernels before 5.14 do not know it; then page-state changes fail, and the scenario that needs them says so.
+        _ = try? kernel.call(
+            vm, .enableCapability, reading: KVMEnableCapability(.exitHypercall, argument: KVM.exitHypercallMapGPARange))
         if subject.technology != nil { try initializeSEV() }
         if subject.hasPrivateMemory {
             try step("create a guest_memfd") { () throws(Errno) in
