@@ -22,8 +22,7 @@ for applet in $("$busybox" --list); do
 done
 cp "$here/init" "$root/init"
 cp "$here/shrc" "$root/etc/shrc"
-cp "$here/launch-secret" "$root/bin/launch-secret"
-chmod 755 "$root" "$root"/* "$root/bin/busybox" "$root/bin/launch-secret"
+chmod 755 "$root" "$root"/* "$root/bin/busybox"
 chmod 644 "$root/etc/shrc"
 
 # No device nodes, so no need to be root: the kernel's built-in archive brings /dev/console.

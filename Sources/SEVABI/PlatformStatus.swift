@@ -1,5 +1,18 @@
 // What the firmware says about itself and about a guest, and how the host configures it.
 
+/// PSTATE: the platform's state for SEV and SEV-ES [SEV 5.1].
+public struct SEVPlatformState: RawRepresentable, Hashable, Sendable {
+    public var rawValue: UInt8
+    public init(rawValue: UInt8) { self.rawValue = rawValue }
+
+    /// UNINIT.
+    public static let uninitialized = SEVPlatformState(rawValue: 0)
+    /// INIT.
+    public static let initialized = SEVPlatformState(rawValue: 1)
+    /// WORKING: there are guests.
+    public static let working = SEVPlatformState(rawValue: 2)
+}
+
 /// PLATFORM_STATUS, 12 bytes [SEV 5.6].
 public struct SEVPlatformStatus: Equatable, Sendable {
     public static let byteCount = 12

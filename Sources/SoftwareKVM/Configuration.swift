@@ -15,6 +15,9 @@ extension SoftwareKVM {
         /// The secure processor. Its CPUID values are taken from `profile`.
         public var platform = PlatformProfile.milan(
             cpuid: CPUIDProfile(supported: ProcessorProfile.milan.firmwareCPUID))
+        /// Keys and owner of the secure processor's platform, which guest owners know it by. Nil: a platform that ends with
+        /// this machine.
+        public var platformStorage: PlatformStorage?
         /// Guest TSC frequency unless a VM or vCPU asks for another, in kHz.
         public var tscKHz: UInt32 = 1_000_000
         /// RLIMIT_MEMLOCK of the kernel's callers, in bytes: what REG_REGION and the commands that pin may hold. Nil is

@@ -49,7 +49,8 @@ public final class SoftwareKVM: HostKernel {
         var platform = configuration.platform
         platform.cpuid = CPUIDProfile(supported: configuration.profile.firmwareCPUID)
         let processor = SecureProcessor(
-            memory: systemMemory, profile: platform, entropy: seed.map { .seed($0) } ?? .system)
+            memory: systemMemory, profile: platform, entropy: seed.map { .seed($0) } ?? .system,
+            storage: configuration.platformStorage)
         encryptedMemory = EncryptedUserMemory(memory: systemMemory, user: user)
         secureProcessor = SecureProcessorDriver(
             memory: systemMemory, processor: processor, stateASIDs: Range(platform.snpASIDs),

@@ -271,11 +271,10 @@ extension PhysicalTranslation {
         unsafe .page(page.pointer, writable: writable)
     }
 
-    /// - Parameter writable: False where the slot forbids stores.
-    init(_ page: GuestPage, writable allowed: Bool = true) {
+    init(_ page: GuestPage) {
         switch page {
         // SAFETY: SystemMemory's pointers stay mapped for its life, and the VM holds it.
-        case .page(let pointer, let writable): self = unsafe .page(pointer, writable: writable && allowed)
+        case .page(let pointer, let writable): self = unsafe .page(pointer, writable: writable)
         case .notValidated: self = .notValidated
         case .fault: self = .fault
         }

@@ -14,10 +14,24 @@ public enum Entropy: Sendable {
 struct EntropySource {
     let entropy: Entropy
     private var counter: UInt64 = 0
+    /// Given in advance, for known answers: drawn before anything else.
+    var prepared: [UInt8] = []
 
     init(_ entropy: Entropy) { self.entropy = entropy }
 
+    /// A source of its own under the same seed: what is drawn from one does not move the other.
+    init(_ entropy: Entropy, purpose: String) {
+        switch entropy {
+        case .system: self.init(.system)
+        case .seed(let seed): self.init(.seed(seed + purpose.utf8))
+        }
+    }
+
     mutating func bytes(_ count: Int) -> [UInt8] {
+        if prepared.count >= count, count > 0 {
+            defer { prepared.removeFirst(count) }
+            return Array(prepared.prefix(count))
+        }
         guard case .seed(let seed) = entropy else { return randomBytes(count) }
         var result: [UInt8] = []
         while result.count < count {

@@ -8,8 +8,12 @@ public struct PlatformProfile: Sendable, Equatable {
     public var apiMajor: UInt8 = 1
     public var apiMinor: UInt8 = 55
     public var build: UInt8 = 29
-    /// ASIDs that SNP guests may use: those of SEV-ES, below the first plain SEV one.
+    /// ASIDs that SNP and SEV-ES guests may use: those below the first plain SEV one.
     public var snpASIDs: ClosedRange<UInt32> = 1...99
+    /// ASIDs of plain SEV guests.
+    public var sevASIDs: ClosedRange<UInt32> = 100...509
+    /// SEV and SEV-ES guests that the firmware has room for, active or not.
+    public var maximumSEVGuestCount = 1024
     public var smtEnabled = true
     public var socketCount = 1
     public var raplDisabled = false

@@ -1,15 +1,16 @@
-// The AMD secure processor: a mailbox for commands, and the state machines of the platform and of its SNP guests.
+// The AMD secure processor: a mailbox for commands, and the state machines of the platform and of its guests.
 //
-// The firmware trusts nothing in a command buffer and nothing in memory. Every command checks in the order platform
-// state, buffer, guest context, guest state, parameters, page states; the first thing wrong is the status. One file per
-// command in Commands/. Attestation, SEV and SEV-ES are not modelled: their commands answer UNSUPPORTED.
+// The firmware trusts nothing in a command buffer and nothing in memory. Every command checks in the order length of the
+// buffer, platform state, guest, guest state, parameters, page states; the first thing wrong is the status, and what is
+// refused changes nothing. One file per command in Commands/, those of SEV and SEV-ES in Commands/SEV/. SNP's
+// attestation and SEV's migration are not modelled: their commands answer UNSUPPORTED.
 
 import Crypto
 import MemoryController
 import SEVABI
 import Synchronization
 
-/// The secure processor of a software machine [SNP 3, 8].
+/// The secure processor of a software machine [SEV 4, 5, 6; SNP 3, 8].
 public final class SecureProcessor: Sendable {
     public let profile: PlatformProfile
     let memory: SystemMemory
@@ -20,10 +21,14 @@ public final class SecureProcessor: Sendable {
     ///   - memory: The machine's memory; its RMP is this firmware's.
     ///   - profile: Versions and capabilities.
     ///   - entropy: Where keys come from.
-    public init(memory: SystemMemory, profile: PlatformProfile, entropy: Entropy = .system) {
+    ///   - storage: The platform's persistent keys and owner. Without one they come from `entropy` and end with this
+    ///     object.
+    public init(
+        memory: SystemMemory, profile: PlatformProfile, entropy: Entropy = .system, storage: PlatformStorage? = nil
+    ) {
         self.memory = memory
         self.profile = profile
-        firmware = Mutex(Firmware(memory: memory, profile: profile, entropy: entropy))
+        firmware = Mutex(Firmware(memory: memory, profile: profile, entropy: entropy, storage: storage))
     }
 
     /// Runs one command.
@@ -59,10 +64,37 @@ public final class SecureProcessor: Sendable {
         }
     }
 
+    /// WBINVD has run on every processor: nothing of a deactivated guest is left in their caches, so DF_FLUSH may follow.
+    public func noteCachesWrittenBack() { firmware.withLock { $0.needsWBINVD = false } }
+
+    /// What PLATFORM_STATUS would write.
+    public func platformStatus() -> SEVPlatformStatus { firmware.withLock { $0.platformStatus() } }
+
+    /// What GUEST_STATUS would write; nil when there is no such SEV guest.
+    public func guestStatus(of handle: UInt32) -> SEVGuestStatus? {
+        firmware.withLock { firmware in
+            firmware.guests[handle].map {
+                SEVGuestStatus(handle: handle, policy: $0.policy.rawValue, asid: $0.asid, state: $0.state)
+            }
+        }
+    }
+
     /// LD of a guest. Not part of the ABI: on hardware it is seen in reports only.
     package func launchDigest(of context: SPA) -> LaunchDigest? {
         firmware.withLock { $0.contexts[context]?.pageInfo.currentDigest }
     }
+
+    /// The next random bytes that the firmware draws, for known answers.
+    package func prepareEntropy(_ bytes: [UInt8]) { firmware.withLock { $0.entropy.prepared = bytes } }
+
+    /// The launch digest that LAUNCH_MEASURE of an SEV guest will find, for known answers whose launched bytes nobody
+    /// knows.
+    package func prepareLaunchDigest(_ digest: [UInt8], of handle: UInt32) {
+        firmware.withLock { $0.guests[handle]?.preparedDigest = digest }
+    }
+
+    /// Everything of the firmware's state that commands can show, for tests of "nothing changed".
+    package func stateDescription() -> String { firmware.withLock { $0.stateDescription() } }
 }
 
 /// The firmware's state. Only used under the secure processor's lock, which is why it may say `@unchecked Sendable`.
@@ -72,15 +104,29 @@ struct Firmware: @unchecked Sendable {
     let hasher = SHA2Hasher(.sha384)
     var entropy: EntropySource
 
-    /// SEV's platform state: 0 UNINIT, 1 INIT. There are no SEV guests, so never WORKING.
-    var sevState: UInt8 = 0
+    /// SEV's platform state is INIT, or WORKING when there are guests.
+    var isSEVInitialized = false
+    /// INIT was asked for SEV-ES.
+    var isESConfigured = false
+    /// SEV and SEV-ES guests by handle.
+    var guests: [UInt32: SEVGuestContext] = [:]
+    var lastHandle: UInt32 = 0
+    /// An SEV guest was deactivated, and caches may hold its lines.
+    var needsWBINVD = false
+    let storage: PlatformStorage?
+    /// nil until it is needed, unless it was stored.
+    var identity: PlatformIdentity?
+    var identityEntropy: EntropySource
+    /// Of the identity.
+    var certificateCache: PlatformCertificates?
+
     /// SNP's platform state is INIT.
     var isSNPInitialized = false
     var isRMPInitialized = false
     /// Guests by the address of their context page.
     var contexts: [SPA: GuestContext] = [:]
     /// Which guest has which ASID.
-    var asidOwners: [UInt32: SPA] = [:]
+    var asidOwners: [UInt32: ASIDOwner] = [:]
     /// ASIDs given up since the last DF_FLUSH: data fabric and caches may hold lines of their last guest.
     var unflushedASIDs: Set<UInt32> = []
     var committedTCB: TCBVersion
@@ -88,26 +134,52 @@ struct Firmware: @unchecked Sendable {
     var masksChipID = false
     var masksChipKey = false
 
-    init(memory: SystemMemory, profile: PlatformProfile, entropy: Entropy) {
+    init(memory: SystemMemory, profile: PlatformProfile, entropy: Entropy, storage: PlatformStorage?) {
         self.memory = memory
         self.profile = profile
         self.entropy = EntropySource(entropy)
+        identityEntropy = EntropySource(entropy, purpose: "platform")
+        self.storage = storage
+        identity = storage?.identity
         committedTCB = profile.currentTCB
         reportedTCB = profile.currentTCB
     }
 
     mutating func run(_ command: SEVCommand, _ buffer: inout [UInt8]) -> SEVStatus {
         switch command {
-        case .initialize, .initializeEx: initialize()
+        case .initialize where buffer.isEmpty: initialize(SEVInit())
+        case .initialize: sev(SEVInit.self, &buffer) { $0.initialize($1) }
+        case .initializeEx: sev(SEVInitEx.self, &buffer) { $0.initialize($1) }
         case .shutdown: shutdown()
+        case .platformReset: resetPlatform()
         case .platformStatus: platformStatus(&buffer)
+        case .pekGenerate: generatePEK()
+        case .pekCSR: sev(SEVOutputBuffer.self, &buffer) { $0.exportSigningRequest(&$1) }
+        case .pekCertificateImport: sev(SEVPEKCertificateImport.self, &buffer) { $0.importCertificates($1) }
+        case .pdhCertificateExport: sev(SEVPDHCertificateExport.self, &buffer) { $0.exportCertificates(&$1) }
+        case .pdhGenerate: generatePDH()
         case .dfFlush: flushDataFabric()
+        case .getID: sev(SEVOutputBuffer.self, &buffer) { $0.identify(&$1) }
+        case .decommission: sev(SEVHandleBuffer.self, &buffer) { $0.decommission($1) }
+        case .activate: sev(SEVActivate.self, &buffer) { $0.activate($1) }
+        case .deactivate: sev(SEVHandleBuffer.self, &buffer) { $0.deactivate($1) }
+        case .guestStatus: sev(SEVGuestStatus.self, &buffer) { $0.guestStatus(&$1) }
+        case .launchStart: sev(SEVLaunchStart.self, &buffer) { $0.launchStart(&$1) }
+        case .launchUpdateData: sev(SEVLaunchUpdate.self, &buffer) { $0.launchUpdateData($1) }
+        case .launchUpdateVMSA: sev(SEVLaunchUpdate.self, &buffer) { $0.launchUpdateVMSA($1) }
+        case .launchMeasure: sev(SEVLaunchMeasure.self, &buffer) { $0.launchMeasure(&$1) }
+        case .launchSecret: sev(SEVLaunchSecret.self, &buffer) { $0.launchSecret($1) }
+        case .launchFinish: sev(SEVHandleBuffer.self, &buffer) { $0.launchFinish($1) }
+        case .attestation: sev(SEVAttestation.self, &buffer) { $0.attest(&$1) }
+        case .debugDecrypt: sev(SEVDebug.self, &buffer) { $0.debugDecrypt($1) }
+        case .debugEncrypt: sev(SEVDebug.self, &buffer) { $0.debugEncrypt($1) }
         case .snpInitialize: initializeSNP(SNPInitEx())
         case .snpInitializeEx: parsed(buffer, SNPInitEx.init(bytes:)) { $0.initializeSNP($1) }
         case .snpShutdown: shutdownSNP()
         case .snpShutdownEx: parsed(buffer, SNPShutdownEx.init(bytes:)) { $0.shutdownSNP($1) }
         case .snpPlatformStatus: parsed(buffer, SNPAddressBuffer.init(bytes:)) { $0.writeSNPPlatformStatus($1) }
         case .snpDFFlush: isSNPInitialized ? flushDataFabric() : .invalidPlatformState
+        case .snpVLEKLoad: parsed(buffer, SNPVLEKLoad.init(bytes:)) { $0.loadVLEK($1) }
         case .snpGuestContextCreate: parsed(buffer, SNPAddressBuffer.init(bytes:)) { $0.createGuestContext($1) }
         case .snpActivate: parsed(buffer, SNPActivate.init(bytes:)) { $0.activate($1) }
         case .snpDecommission: parsed(buffer, SNPAddressBuffer.init(bytes:)) { $0.decommission($1) }

@@ -75,8 +75,7 @@ struct Run: ParsableCommand {
         let source = try GuestSource(guest)
         preparation.finish("read \(source.form)")
 
-        let backend = try Backend(
-            backend, technology: guest.confidential.technology, memoryByteCount: description.memoryByteCount)
+        let backend = try Backend(backend, confidential: isConfidential, memoryByteCount: description.memoryByteCount)
         reporter.say(backend.announcement)
         // Said even when quiet: whoever watches must know what this run is worth.
         if let warning = backend.warning { StandardError.write(line: warning) }
@@ -87,9 +86,8 @@ struct Run: ParsableCommand {
             kernel = LaunchLog(kernel, digest: { follower.extend($0) }, write: { file.write(line: $0) })
         }
         let host = try Host(kernel)
-        try host.require(guest.confidential.technology)
-        description.cpuid = try host.guestCPUID(
-            processorCount: guest.cpus, technology: guest.confidential.technology)
+        try host.require(confidential: isConfidential)
+        description.cpuid = try host.guestCPUID(processorCount: guest.cpus, confidential: isConfidential)
         if isConfidential { description.cBit = try requiredCBit(of: description) }
         preparation.finish("host")
 
@@ -107,7 +105,7 @@ struct Run: ParsableCommand {
         return try Machine(
             host: host,
             configuration: MachineConfiguration(
-                technology: guest.confidential.technology, memoryByteCount: description.memoryByteCount, plan: plan,
+                confidential: isConfidential, memoryByteCount: description.memoryByteCount, plan: plan,
                 cpuid: description.cpuid, identity: identity),
             console: { console.write($0) }, observe: { reporter.hear($0) })
     }
@@ -155,7 +153,6 @@ final class DigestFollower: Sendable {
             case .pages(let type, let gpa, let byteCount, let contents):
                 state.running.extend(
                     LaunchPlan.Region(label: "", pageType: type, gpa: gpa, byteCount: byteCount, contents: contents))
-            case .data: break
             case .processors:
                 for processor in state.processors { state.running.extend(processor) }
             }

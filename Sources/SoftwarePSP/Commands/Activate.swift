@@ -18,7 +18,7 @@ extension Firmware {
             guard firmware.memory.firmwareInstallKey(asid: buffer.asid, context.memoryKey) else {
                 return .resourceLimit
             }
-            firmware.asidOwners[buffer.asid] = buffer.context
+            firmware.asidOwners[buffer.asid] = .snp(buffer.context)
             context.asid = buffer.asid
             return .success
         }

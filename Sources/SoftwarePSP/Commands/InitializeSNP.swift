@@ -9,7 +9,7 @@ extension Firmware {
     /// - Returns: INVALID_PLATFORM_STATE when SNP or SEV is initialised already; RMP_INIT_REQUIRED when the RMP was
     ///   never initialised and is not to be; INVALID_ADDRESS for a list outside memory.
     mutating func initializeSNP(_ buffer: SNPInitEx) -> SEVStatus {
-        guard !isSNPInitialized, sevState == 0 else { return .invalidPlatformState }
+        guard !isSNPInitialized, !isSEVInitialized else { return .invalidPlatformState }
         guard buffer.hasValidReservedBits else { return .invalidParameter }
         guard buffer.initializesRMP || isRMPInitialized else { return .rmpInitRequired }
         var fixed: [SPA] = []

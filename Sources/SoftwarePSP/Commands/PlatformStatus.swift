@@ -6,10 +6,17 @@ extension Firmware {
     /// PLATFORM_STATUS [SEV 5.6]: the 12 bytes are the command buffer.
     func platformStatus(_ buffer: inout [UInt8]) -> SEVStatus {
         guard buffer.count >= SEVPlatformStatus.byteCount else { return .invalidLength }
-        let status = SEVPlatformStatus(
-            apiMajor: profile.apiMajor, apiMinor: profile.apiMinor, state: sevState, build: profile.build)
+        let status = platformStatus()
         buffer.replaceSubrange(0..<SEVPlatformStatus.byteCount, with: status.bytes)
         return .success
+    }
+
+    /// What the firmware says of its SEV side. Its guests do not count SNP's.
+    func platformStatus() -> SEVPlatformStatus {
+        SEVPlatformStatus(
+            apiMajor: profile.apiMajor, apiMinor: profile.apiMinor, state: sevPlatformState.rawValue,
+            isExternallyOwned: identity?.isExternallyOwned ?? false, isESConfigured: isESConfigured,
+            build: profile.build, guestCount: UInt32(truncatingIfNeeded: guests.count))
     }
 
     /// What the firmware says of its SNP side. There is no RMP to speak of before SNP_INIT.

@@ -14,8 +14,8 @@ extension Firmware {
         guard unflushedASIDs.isEmpty else { return .dfFlushRequired }
         for (spa, context) in contexts { release(context, at: spa) }
         contexts = [:]
-        asidOwners = [:]
-        unflushedASIDs = []
+        // SEV-ES guests keep theirs.
+        asidOwners = asidOwners.filter { if case .sev = $0.value { true } else { false } }
         isSNPInitialized = false
         return .success
     }

@@ -121,8 +121,7 @@ extension Processor {
             }
             return .memory(host, storable: writable && page.storable)
         case .device:
-            // An SNP guest's private memory is nowhere but in the RMP; others have no nested entry here, C-bit or not.
-            if access == .execute || encrypted && configuration.snp {
+            if access == .execute || encrypted && cBitMask != 0 {
                 prepareExit(.nestedPageFault(gpa: page.gpa, encrypted: encrypted, access: wanted), at: rip)
                 return nil
             }
