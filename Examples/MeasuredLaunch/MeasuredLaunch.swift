@@ -19,7 +19,7 @@ enum MeasuredLaunchExample {
 
         // The host kernel: four calls, and the real kernel's bytes. Everything above knows it as `HostKernel` only.
         let host = try Host(try SoftwareKVM())
-        let cpuid = try host.guestCPUID(processorCount: 1, confidential: true)
+        let cpuid = try host.guestCPUID(processorCount: 1, technology: .snp)
 
         // The plan is a value: which pages with which contents, in which order, and the processor's first state.
         let memoryByteCount: UInt64 = 256 << 20
@@ -38,7 +38,7 @@ enum MeasuredLaunchExample {
         let machine = try Machine(
             host: host,
             configuration: MachineConfiguration(
-                confidential: true, memoryByteCount: memoryByteCount, plan: plan, cpuid: cpuid),
+                technology: .snp, memoryByteCount: memoryByteCount, plan: plan, cpuid: cpuid),
             console: { putchar(Int32($0)) })
         let outcome = machine.run()
         if let error = outcome.error { print(error) }

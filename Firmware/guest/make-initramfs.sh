@@ -22,7 +22,8 @@ for applet in $("$busybox" --list); do
 done
 cp "$here/init" "$root/init"
 cp "$here/shrc" "$root/etc/shrc"
-chmod 755 "$root" "$root"/* "$root/bin/busybox"
+cp "$here/launch-secret" "$root/bin/launch-secret"
+chmod 755 "$root" "$root"/* "$root/bin/busybox" "$root/bin/launch-secret"
 chmod 644 "$root/etc/shrc"
 
 # No device nodes, so no need to be root: the kernel's built-in archive brings /dev/console.

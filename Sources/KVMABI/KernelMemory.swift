@@ -251,9 +251,9 @@ extension IoctlArgument {
 public func withKernelAddress<Result, Failure: Error>(
     of bytes: [UInt8], _ body: (UInt64) throws(Failure) -> Result
 ) throws(Failure) -> Result {
-    // SAFETY: the array lives for the call; only a number leaves.
+    // SAFETY: the array lives for the call; only a number leaves. An empty array may have an address all the same.
     unsafe try bytes.withUnsafeBufferPointer { (buffer) throws(Failure) -> Result in
-        unsafe try body(address(of: UnsafeRawPointer(buffer.baseAddress)))
+        unsafe try body(buffer.isEmpty ? 0 : address(of: UnsafeRawPointer(buffer.baseAddress)))
     }
 }
 

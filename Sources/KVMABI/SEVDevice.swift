@@ -33,6 +33,17 @@ public struct SEVDeviceCommand: RawRepresentable, Hashable, Sendable {
     public static let snpVLEKLoad = Self(rawValue: 12)
 }
 
+extension SEVDeviceCommand: CustomStringConvertible {
+    /// The kernel's name, or the number.
+    public var description: String { Self.names[rawValue] ?? "SEV platform command \(rawValue)" }
+
+    private static let names: [UInt32: String] = [
+        0: "SEV_FACTORY_RESET", 1: "SEV_PLATFORM_STATUS", 2: "SEV_PEK_GEN", 3: "SEV_PEK_CSR", 4: "SEV_PDH_GEN",
+        5: "SEV_PDH_CERT_EXPORT", 6: "SEV_PEK_CERT_IMPORT", 7: "SEV_GET_ID", 8: "SEV_GET_ID2", 9: "SNP_PLATFORM_STATUS",
+        10: "SNP_COMMIT", 11: "SNP_SET_CONFIG", 12: "SNP_VLEK_LOAD",
+    ]
+}
+
 /// `sev_issue_cmd`, 16 bytes, packed: the address is not aligned.
 public struct SEVIssueCommand: KernelStructure {
     public var command: UInt32 = 0  // 0x00, SEVDeviceCommand

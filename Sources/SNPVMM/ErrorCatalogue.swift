@@ -41,7 +41,7 @@ public enum ErrorCatalogue {
 
     /// How a refusal of `request` ends the process when no row of its own says otherwise.
     static func stage(of request: String) -> VMMExitStatus {
-        request.hasPrefix("KVM_SEV_SNP_LAUNCH") ? .launchRefused : .hostCannot
+        request.hasPrefix("KVM_SEV_SNP_LAUNCH") || request.hasPrefix("KVM_SEV_LAUNCH") ? .launchRefused : .hostCannot
     }
 
     static let fallback = Entry(
@@ -51,10 +51,10 @@ public enum ErrorCatalogue {
 
     /// All rows.
     public static let entries: [Entry] =
-        hostEntries + memoryEntries + processorEntries + launchEntries + firmwareEntries
-        + generalEntries
+        hostEntries + memoryEntries + processorEntries + launchEntries + sevLaunchEntries + platformEntries
+        + firmwareEntries + generalEntries
 
-    private static func row(
+    static func row(
         _ request: String?, _ errno: Errno?, _ firmwareStatus: FirmwareStatus? = nil, _ exitStatus: VMMExitStatus,
         _ likelyCause: String, _ nextStep: String
     ) -> Entry {
@@ -83,8 +83,8 @@ public enum ErrorCatalogue {
             "give the user read and write access to /dev/sev"),
         row(
             "KVM_CREATE_VM", .EINVAL, nil, .hostCannot,
-            "the kernel does not offer this VM type: SNP guests need Linux 6.11 and kvm_amd with sev_snp=1",
-            "check /sys/module/kvm_amd/parameters/sev_snp and the firmware set-up, or use --backend software"),
+            "the kernel does not offer this VM type: it needs Linux 6.11 and kvm_amd with sev=1, sev_es=1 or sev_snp=1",
+            "check /sys/module/kvm_amd/parameters/ and the firmware set-up, or use --backend software"),
         row(
             "KVM_CREATE_VM", .ENOMEM, nil, .hostCannot, "the host is out of memory", "free memory on the host"),
         row(
@@ -94,15 +94,18 @@ public enum ErrorCatalogue {
         row(
             "KVM_SEV_INIT2", .EINVAL, nil, .hostCannot,
             "SEV_FEATURES bits that this kernel does not offer, or a vCPU that exists already",
-            "use --guest-features 0x1, or a newer kernel"),
+            "leave --guest-features at its default, or use a newer kernel"),
         row(
-            "KVM_SEV_INIT2", .EBUSY, nil, .hostCannot, "all ASIDs for SNP guests are in use, or a cgroup limits them",
-            "end another SNP guest, raise the misc cgroup limit, or move ASIDs to SNP in the firmware set-up"),
+            "KVM_SEV_INIT2", .EBUSY, nil, .hostCannot,
+            "every ASID for guests of this kind is in use, or the misc cgroup limits them",
+            "end another guest of this kind, raise the misc cgroup limit, or move ASIDs in the firmware set-up: those below "
+                + "the minimum SEV ASID are for SEV-ES and SNP, the others for SEV"),
         row(
-            "KVM_SEV_INIT2", .ENOTTY, nil, .hostCannot, "SEV is off, or no ASID is set aside for SNP",
-            "set the minimum SEV ASID in the firmware set-up"),
+            "KVM_SEV_INIT2", .ENOTTY, nil, .hostCannot, "SEV is off, or no ASID is set aside for guests of this kind",
+            "load kvm_amd with sev=1 (sev_es=1, sev_snp=1), and look at the minimum SEV ASID in the firmware set-up: SEV-ES "
+                + "and SNP need one above 1, SEV needs one below the maximum"),
         row(
-            "KVM_SEV_INIT2", .EIO, nil, .hostCannot, "the firmware could not be initialised for SNP",
+            "KVM_SEV_INIT2", .EIO, nil, .hostCannot, "the firmware could not be initialised",
             "look at the ccp lines of dmesg; update the SEV firmware"),
         row(
             "KVM_CREATE_IRQCHIP", .EEXIST, nil, .hostCannot, "the VM has interrupt controllers already",

@@ -1,11 +1,15 @@
 // The guest's memory as the host kernel sees it: slots, their two halves, and which pages are private.
 //
-// Each range of guest physical addresses is one slot. Its shared half is a mapping of this process, its private half a
-// guest_memfd that this process cannot read. Both halves are as large as the slot: a page that changes sides leaves its
-// old half behind, empty of meaning but still allocated by the host. Punching it out would need fallocate and madvise,
-// which are not requests of KVM and so are not on the seam.
+// Each range of guest physical addresses is one slot. An SNP guest's slot has two halves: the shared one is a mapping of
+// this process, the private one a guest_memfd that this process cannot read. Both are as large as the slot: a page that
+// changes sides leaves its old half behind, empty of meaning but still allocated by the host. Punching it out would need
+// fallocate and madvise, which are not requests of KVM and so are not on the seam.
+//
+// A SEV or SEV-ES guest has one half only, a mapping of this process that is encrypted in place: what the VMM reads there
+// is ciphertext, and which pages are private is the guest's affair.
 
 import KVMABI
+import SEVABI
 import Synchronization
 
 /// The memory slots of one VM.
@@ -13,9 +17,9 @@ final class GuestMemory: Sendable {
     /// One slot.
     struct Slot: Sendable {
         let range: Range<UInt64>
-        /// The half that host and guest share; for a plain VM all of it.
+        /// The half that host and guest share; all of it unless the guest is an SNP one.
         let shared: KernelMapping
-        /// The private half; nil for a plain VM.
+        /// The private half of an SNP guest's slot.
         let memfd: KernelHandle?
     }
 
@@ -29,21 +33,24 @@ final class GuestMemory: Sendable {
     private let kernel: any HostKernel
     private let vm: KernelHandle
     let slots: [Slot]
+    /// The guest encrypts in the VMM's own memory (SEV, SEV-ES).
+    let isEncryptedInPlace: Bool
     private let states = Mutex(PageStates())
 
-    /// Creates one slot per range, lowest first, and for a confidential VM marks all of it private: a range must be
-    /// private before it can be launched.
+    /// Creates one slot per range, lowest first, and for an SNP guest marks all of it private: a range must be private
+    /// before it can be launched.
     init(
-        kernel: any HostKernel, vm: KernelHandle, ranges: [Range<UInt64>], confidential: Bool
+        kernel: any HostKernel, vm: KernelHandle, ranges: [Range<UInt64>], technology: GuestTechnology?
     ) throws(VMMError) {
         self.kernel = kernel
         self.vm = vm
+        isEncryptedInPlace = technology == .sev || technology == .sevES
         var slots: [Slot] = []
         for (number, range) in ranges.sorted(by: { $0.lowerBound < $1.lowerBound }).enumerated() {
-            slots.append(try Self.makeSlot(UInt32(number), range, kernel, vm, confidential))
+            slots.append(try Self.makeSlot(UInt32(number), range, kernel, vm, technology))
         }
         self.slots = slots
-        if confidential {
+        if technology == .snp {
             for slot in slots { try setState(of: slot.range, isPrivate: true, "mark the guest's memory private") }
         }
     }
@@ -53,7 +60,8 @@ final class GuestMemory: Sendable {
     }
 
     private static func makeSlot(
-        _ number: UInt32, _ range: Range<UInt64>, _ kernel: any HostKernel, _ vm: KernelHandle, _ confidential: Bool
+        _ number: UInt32, _ range: Range<UInt64>, _ kernel: any HostKernel, _ vm: KernelHandle,
+        _ technology: GuestTechnology?
     ) throws(VMMError) -> Slot {
         let byteCount = range.upperBound - range.lowerBound
         let step = "give the guest its memory"
@@ -64,7 +72,7 @@ final class GuestMemory: Sendable {
         let shared = try request(step, "mmap", context) { () throws(Errno) in
             try kernel.map(.anonymous, offset: 0, byteCount: mappedByteCount)
         }
-        guard confidential else {
+        guard technology == .snp else {
             let region = KVMUserspaceMemoryRegion(
                 slot: number, guestPhysicalAddress: range.lowerBound, memoryByteCount: byteCount,
                 userspaceAddress: shared.address)
@@ -87,6 +95,33 @@ final class GuestMemory: Sendable {
             try kernel.call(vm, .setUserMemoryRegion2, reading: region)
         }
         return Slot(range: range, shared: shared, memfd: KernelHandle(rawValue: descriptor))
+    }
+
+    /// What the kernel was told to be private.
+    var privateRanges: RangeSet<UInt64> { states.withLock { $0.isPrivate } }
+
+    /// Tells the kernel that all of this memory is a SEV guest's: it pins the pages and writes its caches back
+    /// [KVM KVM_MEMORY_ENCRYPT_REG_REGION]. Must come before the memory is encrypted.
+    func registerEncrypted() throws(VMMError) {
+        for slot in slots {
+            let byteCount = slot.range.upperBound - slot.range.lowerBound
+            try request(
+                "register the guest's memory", "KVM_MEMORY_ENCRYPT_REG_REGION",
+                "\(readable(byteCount: byteCount)) at \(hex(slot.range.lowerBound))"
+            ) { () throws(Errno) in
+                try kernel.call(
+                    vm, .memoryEncryptRegisterRegion,
+                    reading: KVMEncryptedRegion(address: slot.shared.address, byteCount: byteCount))
+            }
+        }
+    }
+
+    /// Where bytes of the guest lie in this process; nil unless all of them lie in one slot.
+    func userAddress(of gpa: UInt64, byteCount: UInt64) -> UInt64? {
+        guard let slot = slots.first(where: { $0.range.contains(gpa) }),
+            byteCount <= slot.range.upperBound - gpa
+        else { return nil }
+        return slot.shared.address + (gpa - slot.range.lowerBound)
     }
 
     /// True when all of `range` is memory.
@@ -159,7 +194,8 @@ final class GuestMemory: Sendable {
         return slot.shared.copyBytesIfInside(at: offset, count: byteCount)
     }
 
-    /// Writes into a plain guest's memory, or into the shared half of a confidential one's.
+    /// Writes into the VMM's mapping of the guest's memory: a plain guest's all, an SNP guest's shared half, and what
+    /// becomes a SEV guest's once it is encrypted.
     /// - Returns: False when the bytes do not lie in one slot.
     func writeShared(_ bytes: ArraySlice<UInt8>, at gpa: UInt64) -> Bool {
         guard let slot = slots.first(where: { $0.range.contains(gpa) }),

@@ -1,6 +1,7 @@
 // The system handle of a host kernel: what it can do, and the CPUID list it offers its guests.
 
 import KVMABI
+import SEVABI
 
 /// An open `/dev/kvm`.
 public final class Host: Sendable {
@@ -35,29 +36,46 @@ public final class Host: Sendable {
     }
 
     /// Fails with what is missing unless the kernel can run a guest of this kind.
-    public func require(confidential: Bool) throws(VMMError) {
-        var needs: [(Capability, Int32)] = [(.userMemory, 1), (.irqChip, 1), (.immediateExit, 1)]
-        if confidential {
-            needs =
+    ///
+    /// - Parameter technology: What protects the guest; nil for a plain one.
+    public func require(_ technology: GuestTechnology?) throws(VMMError) {
+        let basics: [(Capability, Int32)] = [(.userMemory, 1), (.irqChip, 1), (.immediateExit, 1)]
+        let needs: [(Capability, Int32)] =
+            switch technology {
+            case nil: basics
+            // Their memory is the VMM's own: no guest_memfd, no attributes.
+            case .sev, .sevES: [(.vmTypes, 1 << Int32(VMType(technology).rawValue))] + basics
+            case .snp:
                 [
                     (.vmTypes, 1 << Int32(VMType.snp.rawValue)), (.guestMemfd, 1), (.userMemory2, 1),
                     (.memoryAttributes, Int32(KVMMemoryAttributes.privateAttribute)),
                     (.exitHypercall, Int32(KVM.exitHypercallMapGPARange)),
-                ] + needs
-        }
+                ] + basics
+            }
         for (capability, bits) in needs {
             let found = try value(of: capability)
             // For capabilities that are a mere yes the bit is in every positive answer that means yes.
             guard bits == 1 ? found > 0 : found & bits == bits else {
                 throw VMMError(
-                    .hostCannot, step: "check that the host can run \(confidential ? "an SNP" : "a") guest",
-                    request: "KVM_CHECK_EXTENSION", context: "\(capability)",
+                    .hostCannot, step: Self.checkStep(technology), request: "KVM_CHECK_EXTENSION",
+                    context: "\(capability)",
                     finding: "\(found), expected \(bits == 1 ? "at least 1" : "bits \(hex(bits))")",
-                    likelyCause: confidential
-                        ? "SNP needs Linux 6.11 on an EPYC with SNP enabled in the firmware set-up and kvm_amd sev_snp=1"
-                        : "a kernel without this part of KVM",
-                    nextStep: "use another host, or --backend software")
+                    likelyCause: Self.whatIsNeeded(technology), nextStep: "use another host, or --backend software")
             }
+        }
+    }
+
+    static func checkStep(_ technology: GuestTechnology?) -> String {
+        "check that the host can run \(technology.map { "an \($0.displayName)" } ?? "a") guest"
+    }
+
+    private static func whatIsNeeded(_ technology: GuestTechnology?) -> String {
+        switch technology {
+        case nil: "a kernel without this part of KVM"
+        case .sev: "SEV needs Linux 6.11 on an EPYC with SEV enabled in the firmware set-up and kvm_amd sev=1"
+        case .sevES:
+            "SEV-ES needs Linux 6.11 on an EPYC with ASIDs set aside for it in the firmware set-up and kvm_amd sev_es=1"
+        case .snp: "SNP needs Linux 6.11 on an EPYC with SNP enabled in the firmware set-up and kvm_amd sev_snp=1"
         }
     }
 
@@ -92,16 +110,20 @@ func request<Result>(
     }
 }
 
-/// Whether a kernel can launch SNP guests, asked without creating anything.
+/// Whether a kernel can launch guests of a kind, asked without creating anything.
 public enum HostProbe {
     /// nil when the kernel can; else the first thing that it cannot.
-    public static func whyNotSNP(_ kernel: any HostKernel) -> VMMError? {
+    ///
+    /// - Parameter technology: What protects the guest; nil for a plain one.
+    public static func whyNot(_ technology: GuestTechnology?, on kernel: any HostKernel) -> VMMError? {
         do {
             let host = try Host(kernel)
-            try host.require(confidential: true)
-            let step = "check that the host can run an SNP guest"
+            try host.require(technology)
+            guard let technology else { return nil }
+            let step = Host.checkStep(technology)
             let sev = try request(step, "open /dev/sev") { () throws(Errno) in try kernel.open(.sev) }
             kernel.close(sev)
+            // The attribute came with KVM_SEV_INIT2, the only initialisation that is used here.
             var features: UInt64 = 0
             try request(step, "KVM_GET_DEVICE_ATTR", "KVM_X86_SEV_VMSA_FEATURES") { () throws(Errno) in
                 try withKernelAddress(of: &features) { (address) throws(Errno) -> Void in
@@ -116,14 +138,17 @@ public enum HostProbe {
             return error
         }
     }
+}
 
-    /// nil when the kernel can run a plain guest; else the first thing that it cannot.
-    public static func whyNotPlain(_ kernel: any HostKernel) -> VMMError? {
-        do {
-            try Host(kernel).require(confidential: false)
-            return nil
-        } catch {
-            return error
-        }
+extension VMType {
+    /// The type of `KVM_CREATE_VM` for a guest of this kind.
+    init(_ technology: GuestTechnology?) {
+        self =
+            switch technology {
+            case nil: .plain
+            case .sev: .sev
+            case .sevES: .sevES
+            case .snp: .snp
+            }
     }
 }

@@ -17,10 +17,12 @@ extension CPUIDLeaf {
 extension Host {
     /// The CPUID leaves of a guest on this host: what the kernel supports, adapted to our machine. The plan's CPUID page
     /// and every vCPU get this list.
-    public func guestCPUID(processorCount: Int, confidential: Bool) throws(VMMError) -> [CPUIDLeaf] {
+    ///
+    /// - Parameter technology: What protects the guest; nil for a plain one.
+    public func guestCPUID(processorCount: Int, technology: GuestTechnology?) throws(VMMError) -> [CPUIDLeaf] {
         GuestCPUID.leaves(
             supported: try supportedCPUID().map { CPUIDLeaf($0) }, processorCount: processorCount,
-            technology: confidential ? .snp : nil)
+            technology: technology)
     }
 }
 

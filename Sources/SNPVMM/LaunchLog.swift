@@ -2,7 +2,7 @@
 //
 // It stands between the VMM and any other host kernel, sees the same bytes as that kernel, and changes none. It follows
 // pointers only into memory that was mapped through it, which is where the VMM keeps everything that a SEV command
-// points to.
+// points to. Of certificates, sessions and secret packets it writes lengths only.
 //
 //     {"sequence":7,"request":"KVM_SEV_SNP_LAUNCH_UPDATE","handle":5,"arguments":{…},"result":0,
 //      "nanoseconds":81250,"launchDigest":"…"}
@@ -17,7 +17,10 @@ public final class LaunchLog: HostKernel {
     public enum Measured: Sendable {
         /// Pages that `KVM_SEV_SNP_LAUNCH_UPDATE` took; `contents` is empty where they are not measured.
         case pages(type: PageType, gpa: UInt64, byteCount: UInt64, contents: [UInt8])
-        /// The vCPUs' VMSAs, which the kernel makes itself during `KVM_SEV_SNP_LAUNCH_FINISH`.
+        /// What `KVM_SEV_LAUNCH_UPDATE_DATA` encrypted, as it was before.
+        case data(contents: [UInt8])
+        /// The vCPUs' VMSAs, which the kernel makes itself during `KVM_SEV_LAUNCH_UPDATE_VMSA` or
+        /// `KVM_SEV_SNP_LAUNCH_FINISH`.
         case processors
     }
 
@@ -31,6 +34,8 @@ public final class LaunchLog: HostKernel {
         var mappings: [WeakMapping] = []
         /// Run pages by vCPU handle, for the reason of an exit.
         var runPages: [KernelHandle: WeakMapping] = [:]
+        /// Memory slots, to find guest physical addresses; those of all VMs of this process together.
+        var slots: [KVMUserspaceMemoryRegion] = []
     }
 
     private let base: any HostKernel
@@ -87,15 +92,23 @@ public final class LaunchLog: HostKernel {
     public func ioctl(
         _ handle: KernelHandle, _ request: IoctlRequest, _ argument: IoctlArgument
     ) throws(Errno) -> Int32 {
-        let command = request == .memoryEncryptOp ? SEVCommandView(argument, find: find) : nil
-        let name = command.map { "\($0.id)" } ?? "\(request)"
-        let arguments = command?.arguments ?? RequestArguments.describe(request, argument)
+        let command = request == .memoryEncryptOp ? SEVCommandView(argument, find: find, gpa: guestAddress) : nil
+        let platform = request == .sevIssueCommand ? try? argument.load(SEVIssueCommand.self) : nil
+        let name =
+            command.map { "\($0.id)" } ?? platform.map { "\(SEVDeviceCommand(rawValue: $0.command))" } ?? "\(request)"
+        let arguments =
+            command?.arguments ?? (platform == nil ? RequestArguments.describe(request, argument) : JSONObject())
+        if request == .setUserMemoryRegion, let slot = try? argument.load(KVMUserspaceMemoryRegion.self) {
+            state.withLock { $0.slots.append(slot) }
+        }
         return try record(name, handle, arguments) { () throws(Errno) -> Int32 in
             try base.ioctl(handle, request, argument)
         } results: { succeeded in
             var results = JSONObject()
             if let command {
                 command.results(&results, argument, succeeded: succeeded, find: find, digest: digest)
+            } else if platform != nil, !succeeded, let answer = try? argument.load(SEVIssueCommand.self) {
+                results.add("firmwareStatus", "\(FirmwareStatus(rawValue: answer.error))")
             } else if request == .run, let page = state.withLock({ $0.runPages[handle]?.mapping }) {
                 if page.byteCount >= RunPage.byteCount { results.add("exit", "\(RunPage(page).exitReason)") }
             }
@@ -113,6 +126,16 @@ public final class LaunchLog: HostKernel {
                 return (mapping, offset)
             }
             return nil
+        }
+    }
+
+    /// Where memory of this process lies in a guest, by the slots so far; the newest slot wins.
+    private func guestAddress(_ address: UInt64) -> UInt64? {
+        state.withLock { state in
+            let slot = state.slots.last {
+                $0.userspaceAddress <= address && address - $0.userspaceAddress < $0.memoryByteCount
+            }
+            return slot.map { $0.guestPhysicalAddress &+ (address - $0.userspaceAddress) }
         }
     }
 
@@ -153,14 +176,17 @@ private struct SEVCommandView {
     let id: SEVCommandID
     private let data: UInt64
     private let update: KVMSNPLaunchUpdate?
+    /// What UPDATE_DATA is about to encrypt in place.
+    private let plaintext: [UInt8]
     let arguments: JSONObject
 
-    init?(_ argument: IoctlArgument, find: Find) {
+    init?(_ argument: IoctlArgument, find: Find, gpa: (UInt64) -> UInt64?) {
         guard let envelope = try? argument.load(KVMSEVCommand.self) else { return nil }
         id = SEVCommandID(rawValue: envelope.id)
         data = envelope.data
         var arguments = JSONObject()
         var update: KVMSNPLaunchUpdate?
+        var plaintext: [UInt8] = []
         func structure<Structure: KernelStructure>(_ type: Structure.Type) -> Structure? {
             find(envelope.data, MemoryLayout<Structure>.size).map { $0.mapping.load(structureAt: $0.offset, as: type) }
         }
@@ -186,10 +212,34 @@ private struct SEVCommandView {
                 arguments.add("authorKey", value.authorKeyEnabled != 0)
                 arguments.add("hostData", hexString(value.hostData))
             }
+        case .launchStart:
+            if let value = structure(KVMSEVLaunchStart.self) {
+                arguments.add("policy", hex: value.policy)
+                arguments.add("certificateByteCount", value.certificateByteCount)
+                arguments.add("sessionByteCount", value.sessionByteCount)
+            }
+        case .launchUpdateData:
+            if let value = structure(KVMSEVLaunchUpdateData.self) {
+                if let gpa = gpa(value.userAddress) { arguments.add("gpa", hex: gpa) }
+                arguments.add("byteCount", value.byteCount)
+                if let source = find(value.userAddress, Int(value.byteCount)) {
+                    plaintext = source.mapping.copyBytes(at: source.offset, count: Int(value.byteCount))
+                }
+            }
+        case .launchMeasure:
+            if let value = structure(KVMSEVLaunchMeasure.self) { arguments.add("byteCount", value.byteCount) }
+        case .launchSecret:
+            if let value = structure(KVMSEVLaunchSecret.self) {
+                if let gpa = gpa(value.guestAddress) { arguments.add("gpa", hex: gpa) }
+                arguments.add("byteCount", value.guestByteCount)
+                arguments.add("headerByteCount", value.headerByteCount)
+                arguments.add("payloadByteCount", value.transportByteCount)
+            }
         default: break
         }
         self.arguments = arguments
         self.update = update
+        self.plaintext = plaintext
     }
 
     /// What came back, and how it changed the digest.
@@ -215,7 +265,27 @@ private struct SEVCommandView {
                     type: type, gpa: update.gfnStart &* UInt64(KVM.pageByteCount), byteCount: done, contents: contents)
             }
         }
-        if id == .snpLaunchFinish, succeeded { measured = .processors }
+        switch id {
+        case .snpLaunchFinish, .launchUpdateVMSA:
+            if succeeded { measured = .processors }
+        case .launchUpdateData:
+            if succeeded, !plaintext.isEmpty { measured = .data(contents: plaintext) }
+        case .launchStart:
+            if succeeded, let place = find(data, MemoryLayout<KVMSEVLaunchStart>.size) {
+                results.add(
+                    "handle", place.mapping.load(structureAt: place.offset, as: KVMSEVLaunchStart.self).handle)
+            }
+        case .launchMeasure:
+            if succeeded, let place = find(data, MemoryLayout<KVMSEVLaunchMeasure>.size) {
+                let answer = place.mapping.load(structureAt: place.offset, as: KVMSEVLaunchMeasure.self)
+                if let source = find(answer.userAddress, SEVMeasurement.byteCount) {
+                    results.add(
+                        "measurement",
+                        hexDigits(source.mapping.copyBytes(at: source.offset, count: SEVMeasurement.byteCount)))
+                }
+            }
+        default: break
+        }
         if let measured, let text = digest(measured) { results.add("launchDigest", text) }
     }
 }
@@ -254,6 +324,8 @@ enum RequestArguments {
                 result.add("byteCount", value.memoryByteCount)
                 result.add("guestMemfd", value.guestMemfd)
             }
+        case .memoryEncryptRegisterRegion, .memoryEncryptUnregisterRegion:
+            if let value = try? argument.load(KVMEncryptedRegion.self) { result.add("byteCount", value.byteCount) }
         case .createGuestMemfd:
             if let value = try? argument.load(KVMCreateGuestMemfd.self) { result.add("byteCount", value.byteCount) }
         case .setMemoryAttributes:
@@ -304,6 +376,9 @@ enum RequestArguments {
 }
 
 private func twoDigits(_ byte: UInt8) -> String { (byte < 16 ? "0" : "") + String(byte, radix: 16) }
+
+/// Bytes as hex digits.
+func hexDigits(_ bytes: some Sequence<UInt8>) -> String { bytes.reduce(into: "") { $0 += twoDigits($1) } }
 
 private func hexString(_ bytes: [32 of UInt8]) -> String {
     var text = ""

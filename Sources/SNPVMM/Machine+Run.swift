@@ -64,12 +64,14 @@ extension Machine {
         _ = signal(Self.kickSignal) { _ in }
         runState.withLock { $0.runner = pthread_self() }
         let start = ContinuousClock.now
-        var counts = ExitCounts()
+        var counts = ExitCounts(start: start)
         let outcome = runUntilEnd(&counts)
         let end = ContinuousClock.now
+        let timeline = counts.timeline
         runState.withLock { state in
             state.runner = nil
-            state.statistics.exits = counts.named
+            state.statistics.exitTimeline = timeline
+            state.statistics.exits = ExitCounts.totals(timeline)
             state.statistics.running = start.duration(to: end)
             state.statistics.untilFirstOutput = output.firstByte.map { start.duration(to: $0) }
             state.statistics.consoleByteCount = output.byteCount
@@ -79,13 +81,13 @@ extension Machine {
 
     /// Ends ``run()`` from another thread, at the next instruction boundary or at once when the guest sleeps.
     public func stop() {
-        let runner = runState.withLock { state in
-            state.stopRequested = true
-            return state.runner
-        }
+        runState.withLock { $0.stopRequested = true }
         // Order matters: the loop clears the flag first and looks at `stopRequested` afterwards.
         for processor in processors { processor.run.immediateExit = true }
-        if let runner { _ = pthread_kill(runner, Self.kickSignal) }
+        // Under the lock: as long as there is a runner, its thread is inside run() and so exists.
+        runState.withLock { state in
+            if let runner = state.runner { _ = pthread_kill(runner, Self.kickSignal) }
+        }
     }
 
     /// Counts and times; complete once ``run()`` has returned.
@@ -94,6 +96,13 @@ extension Machine {
         statistics.phases = launchPhases
         statistics.pages = memory.pageCounts
         return statistics
+    }
+
+    /// What was launched where, and who can read which page: then and now. May be asked at any time.
+    public var memoryMap: MemoryMap {
+        var map = launchedMap
+        map.now = memory.areas
+        return map
     }
 
     private func runUntilEnd(_ counts: inout ExitCounts) -> RunOutcome {
@@ -118,10 +127,10 @@ extension Machine {
             } catch {
                 switch error {
                 case .EINTR:
-                    counts.interrupted &+= 1
+                    counts.countInterrupted()
                     return nil
                 case .EAGAIN:
-                    counts.again &+= 1
+                    counts.countAgain()
                     return nil
                 case .EFAULT where page.exitReason == .memoryFault, .EHWPOISON where page.exitReason == .memoryFault:
                     // The one exit that comes as an error.
@@ -335,31 +344,6 @@ extension Machine {
                         ? "the guest reported a crash" : "an event this machine does not have",
                     nextStep: "look at the guest's last console lines"))
         }
-    }
-}
-
-/// Exit counters that cost one addition.
-struct ExitCounts {
-    private var byReason: [48 of UInt64] = .init(repeating: 0)
-    private var other: UInt64 = 0
-    var interrupted: UInt64 = 0
-    var again: UInt64 = 0
-    /// Memory faults in a row that changed nothing.
-    var repeatedFaults = 0
-
-    mutating func count(_ reason: ExitReason) {
-        if reason.rawValue < 48 { byReason[Int(reason.rawValue)] &+= 1 } else { other &+= 1 }
-    }
-
-    var named: [String: UInt64] {
-        var result: [String: UInt64] = [:]
-        for reason in 0..<48 where byReason[reason] > 0 {
-            result["\(ExitReason(rawValue: UInt32(reason)))"] = byReason[reason]
-        }
-        if other > 0 { result["other exits"] = other }
-        if interrupted > 0 { result["EINTR"] = interrupted }
-        if again > 0 { result["EAGAIN"] = again }
-        return result
     }
 }
 

@@ -19,11 +19,19 @@ public struct Phase: Equatable, Sendable {
     /// "3640 pages at 0x1000000"; empty where there is nothing to add.
     public var detail: String
     public var duration: Duration
+    /// What kind of step of a launch this was; nil for what is no part of one.
+    public var step: LaunchStep?
+    /// From the launch's beginning to this step's.
+    public var start: Duration
 
-    public init(name: String, detail: String = "", duration: Duration) {
+    public init(
+        name: String, detail: String = "", duration: Duration, step: LaunchStep? = nil, start: Duration = .zero
+    ) {
         self.name = name
         self.detail = detail
         self.duration = duration
+        self.step = step
+        self.start = start
     }
 }
 
@@ -31,6 +39,8 @@ public struct Phase: Equatable, Sendable {
 public struct RunStatistics: Equatable, Sendable {
     /// Exits by the kernel's name, `KVM_EXIT_IO`; KVM_RUN calls that ended without an exit under `EINTR` and `EAGAIN`.
     public var exits: [String: UInt64] = [:]
+    /// The same exits by the time they happened, from the first KVM_RUN on.
+    public var exitTimeline = ExitTimeline()
     public var pages = PageCounts(privatePages: 0, sharedPages: 0, convertedToShared: 0, convertedToPrivate: 0)
     /// The launch steps in order.
     public var phases: [Phase] = []

@@ -271,10 +271,11 @@ extension PhysicalTranslation {
         unsafe .page(page.pointer, writable: writable)
     }
 
-    init(_ page: GuestPage) {
+    /// - Parameter writable: False where the slot forbids stores.
+    init(_ page: GuestPage, writable allowed: Bool = true) {
         switch page {
         // SAFETY: SystemMemory's pointers stay mapped for its life, and the VM holds it.
-        case .page(let pointer, let writable): self = unsafe .page(pointer, writable: writable)
+        case .page(let pointer, let writable): self = unsafe .page(pointer, writable: writable && allowed)
         case .notValidated: self = .notValidated
         case .fault: self = .fault
         }

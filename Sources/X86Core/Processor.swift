@@ -226,26 +226,27 @@ public final class Processor {
     /// addresses is elsewhere from now on. May be called from inside ``ProcessorMemory/translate(gpa:encrypted:access:)``.
     public func forgetTranslations(toHostPages pages: [UInt]) {
         if pages.isEmpty { return }
-        if pages.count > 8 {
-            flushTLB()
-        } else {
-            for table in [supervisorTLB, userTLB] {
-                for i in 0..<Int(X86_TLB_SIZE) {
-                    let e = table[i]
-                    let tag = e.read != 1 ? e.read : e.write
-                    if tag != 1, pages.contains(UInt(truncatingIfNeeded: tag &+ e.addend)) {
-                        table[i] = x86_tlb_entry(read: 1, write: 1, unused: 0, addend: 0)
-                    }
+        if pages.count > 8 { flushTLB() } else { dropTranslations(to: pages) }
+        for page in pages where codePages.contains(page) { forgetCodePage(page) }
+    }
+
+    /// Drops what leads to these host pages, whichever linear addresses do.
+    func dropTranslations(to pages: [UInt]) {
+        for table in [supervisorTLB, userTLB] {
+            for i in 0..<Int(X86_TLB_SIZE) {
+                let e = table[i]
+                let tag = e.read != 1 ? e.read : e.write
+                if tag != 1, pages.contains(UInt(truncatingIfNeeded: tag &+ e.addend)) {
+                    table[i] = x86_tlb_entry(read: 1, write: 1, unused: 0, addend: 0)
                 }
             }
-            for i in 0..<512 where walkCache[i].page != 1 && pages.contains(UInt(bitPattern: walkCache[i].host)) {
-                walkCache[i].page = 1
-            }
-            for i in 0..<256 where fetchCache[i].tag != 0 && pages.contains(fetchCache[i].page) {
-                fetchCache[i].tag = 0
-            }
         }
-        for page in pages where codePages.contains(page) { forgetCodePage(page) }
+        for i in 0..<512 where walkCache[i].page != 1 && pages.contains(UInt(bitPattern: walkCache[i].host)) {
+            walkCache[i].page = 1
+        }
+        for i in 0..<256 where fetchCache[i].tag != 0 && pages.contains(fetchCache[i].page) {
+            fetchCache[i].tag = 0
+        }
     }
 
     /// The bytes of these host pages changed other than by this processor's stores, or the pages were freed.

@@ -3,6 +3,7 @@
 import ArgumentParser
 import KVMABI
 import LinuxKVM
+import SEVABI
 import SNPVMM
 import SoftwareKVM
 
@@ -25,8 +26,8 @@ struct Backend {
         """
 
     /// Chooses, and says why.
-    init(_ choice: BackendChoice, confidential: Bool, memoryByteCount: UInt64) throws {
-        let what = confidential ? "SNP" : "a plain VM"
+    init(_ choice: BackendChoice, technology: GuestTechnology?, memoryByteCount: UInt64) throws {
+        let what = technology?.displayName ?? "a plain VM"
         switch choice {
         case .kvm:
             self.init(LinuxKVM(), "backend: kvm (\(what) by the host kernel, as asked)")
@@ -35,7 +36,7 @@ struct Backend {
                 try Self.software(memoryByteCount), "backend: software (as asked)", warning: Self.softwareWarning)
         case .auto:
             let linux = LinuxKVM()
-            guard let missing = confidential ? HostProbe.whyNotSNP(linux) : HostProbe.whyNotPlain(linux) else {
+            guard let missing = HostProbe.whyNot(technology, on: linux) else {
                 self.init(linux, "backend: kvm (\(what) by the host kernel)")
                 return
             }

@@ -75,7 +75,8 @@ struct Run: ParsableCommand {
         let source = try GuestSource(guest)
         preparation.finish("read \(source.form)")
 
-        let backend = try Backend(backend, confidential: isConfidential, memoryByteCount: description.memoryByteCount)
+        let backend = try Backend(
+            backend, technology: guest.confidential.technology, memoryByteCount: description.memoryByteCount)
         reporter.say(backend.announcement)
         // Said even when quiet: whoever watches must know what this run is worth.
         if let warning = backend.warning { StandardError.write(line: warning) }
@@ -86,8 +87,9 @@ struct Run: ParsableCommand {
             kernel = LaunchLog(kernel, digest: { follower.extend($0) }, write: { file.write(line: $0) })
         }
         let host = try Host(kernel)
-        try host.require(confidential: isConfidential)
-        description.cpuid = try host.guestCPUID(processorCount: guest.cpus, confidential: isConfidential)
+        try host.require(guest.confidential.technology)
+        description.cpuid = try host.guestCPUID(
+            processorCount: guest.cpus, technology: guest.confidential.technology)
         if isConfidential { description.cBit = try requiredCBit(of: description) }
         preparation.finish("host")
 
@@ -105,7 +107,7 @@ struct Run: ParsableCommand {
         return try Machine(
             host: host,
             configuration: MachineConfiguration(
-                confidential: isConfidential, memoryByteCount: description.memoryByteCount, plan: plan,
+                technology: guest.confidential.technology, memoryByteCount: description.memoryByteCount, plan: plan,
                 cpuid: description.cpuid, identity: identity),
             console: { console.write($0) }, observe: { reporter.hear($0) })
     }
@@ -153,6 +155,7 @@ final class DigestFollower: Sendable {
             case .pages(let type, let gpa, let byteCount, let contents):
                 state.running.extend(
                     LaunchPlan.Region(label: "", pageType: type, gpa: gpa, byteCount: byteCount, contents: contents))
+            case .data: break
             case .processors:
                 for processor in state.processors { state.running.extend(processor) }
             }

@@ -45,14 +45,14 @@ private let noiseGuest: (bytes: [UInt8], parameters: Int)? = {
         var configuration = SoftwareKVM.Configuration()
         configuration.seed = 1
         let host = try Host(try SoftwareKVM(configuration: configuration))
-        let cpuid = try host.guestCPUID(processorCount: 1, confidential: true)
+        let cpuid = try host.guestCPUID(processorCount: 1, technology: .snp)
         let memoryByteCount: UInt64 = 24 << 20
         let plan = try DirectBoot.plan(
             BootPayload(kernel: kernel), on: MachineDescription(memoryByteCount: memoryByteCount, cpuid: cpuid))
         let machine = try Machine(
             host: host,
             configuration: MachineConfiguration(
-                confidential: true, memoryByteCount: memoryByteCount, plan: plan, cpuid: cpuid),
+                technology: .snp, memoryByteCount: memoryByteCount, plan: plan, cpuid: cpuid),
             console: { _ in })
         switch machine.run() {
         case .powerOff: return .fine("power-off")

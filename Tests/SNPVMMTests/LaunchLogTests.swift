@@ -24,6 +24,7 @@ import Testing
                         digest.extend(
                             LaunchPlan.Region(
                                 label: "", pageType: type, gpa: gpa, byteCount: byteCount, contents: contents))
+                    case .data: Issue.record("an SNP launch has no UPDATE_DATA")
                     case .processors:
                         for processor in plan.processors {
                             digest.extend(SealedState(of: processor, guestFeatures: plan.guestFeatures))

@@ -36,11 +36,12 @@ func launch(
     observe: @escaping (LaunchEvent) -> Void = { _ in }
 ) throws(VMMError) -> Machine {
     let host = try Host(kernel)
-    let cpuid = try host.guestCPUID(processorCount: 1, confidential: confidential)
+    let cpuid = try host.guestCPUID(processorCount: 1, technology: confidential ? .snp : nil)
     return try Machine(
         host: host,
         configuration: MachineConfiguration(
-            confidential: confidential, memoryByteCount: memory, plan: plan, cpuid: cpuid, identity: identity),
+            technology: confidential ? .snp : nil, memoryByteCount: memory, plan: plan, cpuid: cpuid, identity: identity
+        ),
         console: console, observe: observe)
 }
 
@@ -310,14 +311,14 @@ private func failure(_ body: () throws(VMMError) -> Machine) -> VMMError? {
     }
 
     @Test func probeSaysWhyNot() {
-        #expect(HostProbe.whyNotSNP(ScriptedKernel()) == nil)
-        #expect(HostProbe.whyNotPlain(ScriptedKernel()) == nil)
+        #expect(HostProbe.whyNot(.snp, on: ScriptedKernel()) == nil)
+        #expect(HostProbe.whyNot(nil, on: ScriptedKernel()) == nil)
         for (request, errno) in [
             ("open /dev/kvm", Errno.ENOENT), ("open /dev/sev", .ENOENT), ("KVM_GET_DEVICE_ATTR", .ENXIO),
         ] {
             let kernel = ScriptedKernel()
             kernel.refuse(request, errno)
-            #expect(HostProbe.whyNotSNP(kernel)?.request == request)
+            #expect(HostProbe.whyNot(.snp, on: kernel)?.request == request)
         }
     }
 }

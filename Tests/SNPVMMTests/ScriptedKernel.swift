@@ -23,6 +23,12 @@ final class ScriptedKernel: HostKernel {
         init(_ body: @escaping @Sendable (RunPage) throws(Errno) -> Void) { self.body = body }
     }
 
+    struct Secret: Sendable {
+        var gpa: UInt64?
+        var header: [UInt8]
+        var payload: [UInt8]
+    }
+
     struct Launched: Sendable {
         var type: UInt8
         var gpa: UInt64
@@ -37,7 +43,7 @@ final class ScriptedKernel: HostKernel {
         var launched: [Launched] = []
         var refusals: [String: (Errno, FirmwareStatus)] = [:]
         var capabilities: [UInt32: Int32] = [
-            Capability.vmTypes.rawValue: 0x11, Capability.guestMemfd.rawValue: 1, Capability.userMemory2.rawValue: 1,
+            Capability.vmTypes.rawValue: 0x1d, Capability.guestMemfd.rawValue: 1, Capability.userMemory2.rawValue: 1,
             Capability.memoryAttributes.rawValue: 8, Capability.exitHypercall.rawValue: 0x1000,
             Capability.userMemory.rawValue: 1, Capability.irqChip.rawValue: 1, Capability.immediateExit.rawValue: 1,
         ]
@@ -55,6 +61,15 @@ final class ScriptedKernel: HostKernel {
         var cpuidSet: [KVMCPUIDEntry] = []
         var interruptLevels: [UInt32] = []
         var sharedAddresses: [UInt64] = []
+        /// User address and GPA of each slot.
+        var slots: [KVMUserspaceMemoryRegion] = []
+        /// What LAUNCH_UPDATE_DATA found in memory, before it was encrypted.
+        var encrypted: [Launched] = []
+        /// Certificate and session of LAUNCH_START.
+        var session: (certificate: [UInt8], session: [UInt8])?
+        /// What LAUNCH_SECRET got.
+        var secrets: [Secret] = []
+        var measurement: [UInt8] = (0..<48).map { 0xc0 ^ $0 }
     }
     let state = Mutex(State())
 
@@ -122,6 +137,7 @@ final class ScriptedKernel: HostKernel {
             let value = try argument.load(KVMUserspaceMemoryRegion.self)
             try note(
                 "KVM_SET_USER_MEMORY_REGION \(value.slot) \(hex(value.guestPhysicalAddress)) \(value.memoryByteCount)")
+            state.withLock { $0.slots.append(value) }
             return 0
         case .setUserMemoryRegion2:
             let value = try argument.load(KVMUserspaceMemoryRegion2.self)
@@ -180,6 +196,13 @@ final class ScriptedKernel: HostKernel {
             try note("KVM_GET_DEVICE_ATTR", refusal: "KVM_GET_DEVICE_ATTR")
             return 0
         case .memoryEncryptOp: return try sev(argument)
+        case .memoryEncryptRegisterRegion:
+            let value = try argument.load(KVMEncryptedRegion.self)
+            try note(
+                "KVM_MEMORY_ENCRYPT_REG_REGION \(gpa(value.address).map(hex) ?? "nowhere") \(value.byteCount)",
+                refusal: "KVM_MEMORY_ENCRYPT_REG_REGION")
+            return 0
+        case .sevIssueCommand: return try platform(argument)
         case .run: return try run()
         default:
             try note("\(request)", refusal: "\(request)")
@@ -242,9 +265,83 @@ final class ScriptedKernel: HostKernel {
                 state.finish = value
                 state.finishBlocks = blocks
             }
+        case .launchStart:
+            var value: KVMSEVLaunchStart = peek(envelope.data)
+            record(
+                "KVM_SEV_LAUNCH_START policy \(hex(UInt64(value.policy))) certificate \(value.certificateByteCount) "
+                    + "session \(value.sessionByteCount)")
+            if value.certificateByteCount > 0 {
+                let blobs = (
+                    peekBytes(value.certificateAddress, Int(value.certificateByteCount)),
+                    peekBytes(value.sessionAddress, Int(value.sessionByteCount))
+                )
+                state.withLock { $0.session = blobs }
+            }
+            value.handle = 7
+            poke(envelope.data, value)
+        case .launchUpdateData:
+            let value: KVMSEVLaunchUpdateData = peek(envelope.data)
+            let gpa = gpa(value.userAddress)
+            record("KVM_SEV_LAUNCH_UPDATE_DATA \(gpa.map(hex) ?? "nowhere") \(value.byteCount)")
+            let contents = peekBytes(value.userAddress, Int(value.byteCount))
+            // Encrypted in place, in its way.
+            for (index, byte) in contents.enumerated() { poke(value.userAddress + UInt64(index), byte ^ 0xff) }
+            state.withLock { $0.encrypted.append(Launched(type: 1, gpa: gpa ?? 0, contents: contents)) }
+        case .launchMeasure:
+            var value: KVMSEVLaunchMeasure = peek(envelope.data)
+            record("KVM_SEV_LAUNCH_MEASURE \(value.byteCount)")
+            let measurement = state.withLock { $0.measurement }
+            for (index, byte) in measurement.enumerated() { poke(value.userAddress + UInt64(index), byte) }
+            value.byteCount = UInt32(measurement.count)
+            poke(envelope.data, value)
+        case .launchSecret:
+            let value: KVMSEVLaunchSecret = peek(envelope.data)
+            let secret = Secret(
+                gpa: gpa(value.guestAddress), header: peekBytes(value.headerAddress, Int(value.headerByteCount)),
+                payload: peekBytes(value.transportAddress, Int(value.transportByteCount)))
+            record(
+                "KVM_SEV_LAUNCH_SECRET \(secret.gpa.map(hex) ?? "nowhere") \(value.guestByteCount) header "
+                    + "\(value.headerByteCount) payload \(value.transportByteCount)")
+            state.withLock { $0.secrets.append(secret) }
         default: record("\(id)")
         }
         if let (errno, status) = refusal("\(id)") { try answer(errno, status) }
+        return 0
+    }
+
+    /// Where memory of this process lies in the guest.
+    private func gpa(_ address: UInt64) -> UInt64? {
+        state.withLock { state in
+            state.slots.first { ($0.userspaceAddress..<$0.userspaceAddress + $0.memoryByteCount).contains(address) }
+                .map { $0.guestPhysicalAddress + (address - $0.userspaceAddress) }
+        }
+    }
+
+    /// `/dev/sev`: a platform of API 1.55, build 21, whose certificates are recognisable bytes.
+    private func platform(_ argument: IoctlArgument) throws(Errno) -> Int32 {
+        var issue = try argument.load(SEVIssueCommand.self)
+        let command = SEVDeviceCommand(rawValue: issue.command)
+        record("\(command)")
+        if let (errno, status) = state.withLock({ $0.refusals["\(command)"] }) {
+            issue.error = status.rawValue
+            try argument.store(issue)
+            throw errno
+        }
+        switch command {
+        case .platformStatus:
+            var status = SEVUserStatus()
+            status.apiMajor = 1
+            status.apiMinor = 55
+            status.build = 21
+            poke(issue.data, status)
+        case .pdhCertificateExport:
+            let export: SEVUserPDHExport = peek(issue.data)
+            for index in 0..<UInt64(export.certificateByteCount) {
+                poke(export.certificateAddress + index, UInt8(0xd1))
+            }
+            for index in 0..<UInt64(export.chainByteCount) { poke(export.chainAddress + index, UInt8(0xc4)) }
+        default: throw .EINVAL
+        }
         return 0
     }
 

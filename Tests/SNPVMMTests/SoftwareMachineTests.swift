@@ -196,6 +196,7 @@ private func stopSoon(_ machine: Machine) {
                     case .pages(let type, let gpa, let byteCount, let contents):
                         digest.extend(
                             .init(label: "", pageType: type, gpa: gpa, byteCount: byteCount, contents: contents))
+                    case .data: Issue.record("an SNP launch has no UPDATE_DATA")
                     case .processors: digest.extend(SealedState(of: plan.processors[0], guestFeatures: 1))
                     }
                     return "\(digest.digest)"

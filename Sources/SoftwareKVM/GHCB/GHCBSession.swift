@@ -36,13 +36,19 @@ package struct GHCBSession: Equatable, Sendable {
     }
 
     /// What is wrong with the input, nil if nothing [GHCB 4.1; KVM sev_es_validate_vmgexit].
-    package static func refusal(of ghcb: GHCB) -> GHCBMalformedInput? {
+    ///
+    /// - Parameter isSNP: Events that only SNP has are refused to others as if something were missing.
+    package static func refusal(of ghcb: GHCB, isSNP: Bool = true) -> GHCBMalformedInput? {
         if ghcb.usage != 0 { return .invalidUsage }
         guard let code = ghcb[.exitCode], let info1 = ghcb[.exitInfo1], let info2 = ghcb[.exitInfo2] else {
             return .missingInput
         }
         func needs(_ fields: GHCB.Field...) -> GHCBMalformedInput? {
             fields.allSatisfy { ghcb.isValid($0) } ? nil : .missingInput
+        }
+        switch GHCBEvent(rawValue: code) {
+        case .pageStateChange, .apCreation, .guestRequest, .extendedGuestRequest: if !isSNP { return .missingInput }
+        default: break
         }
         switch GHCBEvent(rawValue: code) {
         case .writeDR7: return needs(.rax)

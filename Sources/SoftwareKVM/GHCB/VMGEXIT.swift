@@ -1,4 +1,4 @@
-// VMGEXIT: the MSR protocol, or an event in the registered GHCB [GHCB 2.3, 4; KVM sev_handle_vmgexit].
+// VMGEXIT: the MSR protocol, or an event in the guest's GHCB [GHCB 2.3, 4; KVM sev_handle_vmgexit].
 //
 // Needs no processor: tests drive it with a GHCB in memory and an MSR value.
 
@@ -16,10 +16,11 @@ extension VirtualCPU {
         guard msr.rawValue != 0, let page = vm.memory.userPage(gpa: msr.rawValue, writing: true),
             let ghcb = GHCB(bytes: page.copyBytes(at: 0, count: 4096))
         else { return .resume }
-        if registeredGHCB != msr.rawValue { return .fail(.EINVAL) }
+        // SEV-ES knows no registration.
+        if isSNP, registeredGHCB != msr.rawValue { return .fail(.EINVAL) }
         page.clearValidBitmap()
         let session = GHCBSession(gpa: msr.rawValue, ghcb: ghcb)
-        if let refusal = GHCBSession.refusal(of: ghcb) { return refuse(session, refusal) }
+        if let refusal = GHCBSession.refusal(of: ghcb, isSNP: isSNP) { return refuse(session, refusal) }
         answer(session, info1: 0, info2: 0)
         return handleEvent(session)
     }
@@ -27,6 +28,12 @@ extension VirtualCPU {
     // MARK: MSR protocol [GHCB 2.3.1]
 
     private func handleMSRProtocol(_ msr: GHCBMSR) -> RunStep {
+        switch msr.code {
+        // Requests that only an SNP guest may make end any other.
+        case .preferredGHCBRequest, .registerGHCBRequest, .pageStateChangeRequest:
+            if !isSNP { return terminate(msr.rawValue) }
+        default: break
+        }
         switch msr.code {
         case .sevInfoRequest:
             ghcbMSR = Self.initialGHCBMSR(vm).rawValue
@@ -54,7 +61,9 @@ extension VirtualCPU {
 
     /// The MSR's value at reset, and the answer to an information request.
     static func initialGHCBMSR(_ vm: VirtualMachine) -> GHCBMSR {
-        .sevInfo(maximumVersion: vm.snp?.ghcbVersion ?? 2, cBit: vm.kernel.configuration.profile.cBitPosition)
+        .sevInfo(
+            maximumVersion: vm.snp?.ghcbVersion ?? vm.sev?.ghcbVersion ?? 2,
+            cBit: vm.kernel.configuration.profile.cBitPosition)
     }
 
     /// The guest gives up: an exit that carries the GHCB MSR.

@@ -100,6 +100,11 @@ final class VirtualMachine: @unchecked Sendable {
                     vcpu.forgetTranslations()
                     vcpu.forgetCode(at: slot.userspaceAddress, byteCount: UInt64(slot.frames.count) << 12)
                 }
+                // A guest's lines go back to the memory that leaves it.
+                if sev != nil {
+                    kernel.encryptedMemory.flush(
+                        slot.userspaceAddress, byteCount: UInt64(slot.frames.count) << 12)
+                }
             }
         }
         return 0

@@ -19,6 +19,8 @@ final class GuestMemfd: Sendable {
         var frames: [UInt32] = []
         /// Page ranges that a slot is bound to.
         var bindings: [Range<UInt64>] = []
+        /// What a hostile kernel's nested page tables show in place of the file's own pages; not the file's to free.
+        var diverted: [UInt64: SPA] = [:]
     }
     private let state = Mutex(State())
 
@@ -56,6 +58,7 @@ final class GuestMemfd: Sendable {
     /// The page at an index, if there is one.
     func page(at index: UInt64) -> SPA? {
         state.withLock { state in
+            if !state.diverted.isEmpty, let page = state.diverted[index] { return page }
             guard index < UInt64(state.frames.count) else { return nil }
             let frame = state.frames[Int(index)]
             return frame == 0 ? nil : spa(frame)
@@ -107,6 +110,11 @@ final class GuestMemfd: Sendable {
             guard max(a, b) < UInt64(state.frames.count) else { return }
             state.frames.swapAt(Int(a), Int(b))
         }
+    }
+
+    /// What a hostile host can do: a page is backed by any page of memory.
+    package func divert(_ page: UInt64, to spa: SPA) {
+        state.withLock { $0.diverted[page] = spa }
     }
 
     /// Binds a range to a slot. Throws EINVAL when it lies outside or is bound already.

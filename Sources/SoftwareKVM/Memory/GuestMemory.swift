@@ -242,6 +242,26 @@ final class GuestMemory: Sendable {
         return .shared(found, writable: writing)
     }
 
+    /// Where an encrypted access of a SEV or SEV-ES guest goes.
+    enum EncryptedPlace: Sendable {
+        /// A page of the VMM, by its address: not looked at here.
+        case page(address: UInt64, writable: Bool)
+        /// No slot: the nested page table has no entry, as for any device.
+        case device
+    }
+
+    /// Finds the place of an access with C=1 in a guest whose memory is the VMM's own.
+    func encryptedPlace(gpa: UInt64, writing: Bool) -> EncryptedPlace {
+        let frame = gpa >> 12
+        return state.withLock { state in
+            guard let index = state.slotIndex(frame) else { return .device }
+            let isReadOnly = state.slots[index].isReadOnly
+            if writing && isReadOnly { return .device }
+            let page = frame &- state.slots[index].frames.lowerBound
+            return .page(address: state.slots[index].userspaceAddress &+ page &* 4096, writable: !isReadOnly)
+        }
+    }
+
     // MARK: The kernel's own accesses to shared memory (kvm_read_guest, kvm_write_guest)
 
     /// The VMM's page behind a guest frame, whatever its attribute.

@@ -23,6 +23,8 @@ final class SecureProcessorDriver: Sendable {
     }
     private let asids: Mutex<[ASIDClass: ASIDs]>
     private let asidRanges: [ASIDClass: Range<UInt32>]
+    /// What the next VM gets, if a hostile kernel wants it so.
+    private let forcedASID = Mutex<UInt32?>(nil)
     /// INIT of the SEV platform and SNP_INIT_EX have run.
     private let initialized = Mutex(false)
 
@@ -57,7 +59,8 @@ final class SecureProcessorDriver: Sendable {
 
     /// Takes an ASID; nil when all of its class are in use.
     func takeASID(_ kind: ASIDClass) -> UInt32? {
-        asids.withLock { asids in
+        if let forced = forcedASID.withLock({ $0.take() }) { return forced }
+        return asids.withLock { asids in
             if asids[kind]?.free.isEmpty ?? true, !(asids[kind]?.used.isEmpty ?? true) {
                 // WBINVD and DF_FLUSH make the returned ones usable, of every class [SEV 5.12].
                 processor.noteCachesWrittenBack()
@@ -75,6 +78,18 @@ final class SecureProcessorDriver: Sendable {
         asids.withLock { asids in
             for (kind, range) in asidRanges where range.contains(asid) { asids[kind]?.used.append(asid) }
         }
+    }
+
+    /// A hostile kernel: the next VM gets this ASID, whoever has it, without or with the flush that belongs in between.
+    func force(nextASID asid: UInt32, flushing: Bool) {
+        var none: [UInt8] = []
+        if flushing { _ = processor.submit(.snpDFFlush, &none) }
+        asids.withLock { asids in
+            asids = asids.mapValues { lists in
+                ASIDs(free: lists.free.filter { $0 != asid }, used: lists.used.filter { $0 != asid })
+            }
+        }
+        forcedASID.withLock { $0 = asid }
     }
 
     func hasASIDs(_ kind: ASIDClass) -> Bool { !(asidRanges[kind]?.isEmpty ?? true) }

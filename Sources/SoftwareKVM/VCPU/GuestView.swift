@@ -11,16 +11,20 @@ final class GuestView: ProcessorMemory {
     private let systemMemory: SystemMemory
     /// 0 for plain guests.
     private let asid: UInt32
+    /// For SEV and SEV-ES guests, whose private memory is the VMM's own.
+    private let client: EncryptedUserMemory.Client?
 
-    init(vcpu: VirtualCPU, asid: UInt32) {
+    init(vcpu: VirtualCPU, asid: UInt32, encryptsUserMemory: Bool = false) {
         self.vcpu = vcpu
         memory = vcpu.vm.memory
         systemMemory = vcpu.vm.kernel.systemMemory
         self.asid = asid
+        client = encryptsUserMemory ? vcpu.vm.kernel.encryptedMemory.register(vcpu, asid: asid) : nil
     }
 
     func translate(gpa: UInt64, encrypted: Bool, access: PhysicalAccess) -> PhysicalTranslation {
         let writing = access == .write || access == .pageTableWrite
+        if let client { return translate(gpa: gpa, encrypted: encrypted, writing: writing, client) }
         switch memory.place(gpa: gpa, encrypted: encrypted, writing: writing) {
         case .shared(let page, let writable): return .page(page, writable: writable)
         case .privatePage(let memfd, let index):
@@ -37,6 +41,57 @@ final class GuestView: ProcessorMemory {
         case .badUserAddress, .attributeMismatch: return .fault
         }
     }
+
+    // MARK: SEV and SEV-ES
+
+    private func translate(gpa: UInt64, encrypted: Bool, writing: Bool, _ client: EncryptedUserMemory.Client)
+        -> PhysicalTranslation
+    {
+        if encrypted {
+            guard case .page(let address, let writable) = memory.encryptedPlace(gpa: gpa, writing: writing) else {
+                return .device
+            }
+            let found = access(address, encrypted: true, client)
+            guard case .guest(let page) = found else { return .fault }
+            return PhysicalTranslation(page, writable: writable)
+        }
+        switch memory.place(gpa: gpa, encrypted: false, writing: writing) {
+        case .shared(let page, let writable):
+            guard case .user = access(page.address, encrypted: false, client) else { return .fault }
+            return .page(page, writable: writable)
+        case .device: return .device
+        case .privatePage, .badUserAddress, .attributeMismatch: return .fault
+        }
+    }
+
+    private func access(_ address: UInt64, encrypted: Bool, _ client: EncryptedUserMemory.Client)
+        -> EncryptedUserMemory.Access
+    {
+        vcpu.vm.kernel.encryptedMemory.access(address, encrypted: encrypted, by: client) {
+            vcpu.forgetTranslations(to: [$0])
+        }
+    }
+
+    /// The hypervisor's part of a SEV guest's access that ``translate(gpa:encrypted:access:)`` could not serve; the
+    /// processor is outside the guest. False: nothing can be done.
+    func settle(gpa: UInt64, encrypted: Bool, writing: Bool) -> Bool {
+        guard let client else { return false }
+        let address: UInt64
+        if encrypted {
+            guard case .page(let found, _) = memory.encryptedPlace(gpa: gpa, writing: writing) else { return false }
+            address = found
+        } else {
+            guard case .shared(let page, _) = memory.place(gpa: gpa, encrypted: false, writing: writing) else {
+                return false
+            }
+            address = page.address
+        }
+        vcpu.vm.kernel.encryptedMemory.settle(address)
+        if case .failed = access(address, encrypted: encrypted, client) { return false }
+        return true
+    }
+
+    // MARK: SNP
 
     private static func guestAccess(_ access: PhysicalAccess) -> GuestAccess {
         switch access {

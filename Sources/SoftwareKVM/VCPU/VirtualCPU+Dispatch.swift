@@ -40,7 +40,9 @@ extension VirtualCPU {
             case .setMPState: try setMPState(argument.load())
             case .getVCPUEvents: try argument.store(events)
             case .setVCPUEvents: try setEvents(argument.load())
-            case .getXSave, .getXSave2: try argument.store(xsave)
+            case .getXSave, .getXSave2:
+                try requireReachableFPU()
+                try argument.store(xsave)
             case .setXSave: try setXSave(argument.load())
             case .getXCRs:
                 try requireReachableState()
@@ -49,7 +51,9 @@ extension VirtualCPU {
                 value.xcrs[0] = KVMXCR(xcr: 0, value: state.xcr0)
                 try argument.store(value)
             case .setXCRs: try setXCRs(argument.load())
-            case .getFPU: try argument.store(fpu)
+            case .getFPU:
+                try requireReachableFPU()
+                try argument.store(fpu)
             case .setFPU: try setFPU(argument.load())
             case .getDebugRegisters: try getDebugRegisters(argument)
             case .setDebugRegisters: try setDebugRegisters(argument.load())
@@ -83,7 +87,7 @@ extension VirtualCPU {
 
     /// Registers of a sealed vCPU are the guest's own.
     func requireReachableState() throws(Errno) {
-        if isSealed { throw .EINVAL }
+        if isSealed && !isSealedByOldRules { throw .EINVAL }
     }
 
     // MARK: CPUID
@@ -206,6 +210,8 @@ extension VirtualCPU {
         var range: KVMPreFaultMemory = try argument.load()
         if range.flags != 0 || (range.gpa | range.byteCount) & 4095 != 0 || range.byteCount == 0 { throw .EINVAL }
         if range.gpa.addingReportingOverflow(range.byteCount).overflow { throw .EINVAL }
+        // KVM allows it to VMs whose memory it populates itself, and to SNP once it is launched.
+        if vm.type == .sev || vm.type == .sevES { throw .EOPNOTSUPP }
         if isSNP {
             guard isSealed, let snp = vm.snp, snp.isFinished else { throw .EOPNOTSUPP }
             let view = GuestView(vcpu: self, asid: snp.asid)
@@ -254,8 +260,7 @@ extension VirtualCPU {
 
     /// Only switching debugging on or off as such: this processor has no breakpoints for the host.
     private func setGuestDebug(_ value: KVMGuestDebug) throws(Errno) {
-        try requireReachableState()
-        if value.control & ~1 != 0 { throw .EINVAL }
+        if isSealed || value.control & ~1 != 0 { throw .EINVAL }
         guestDebugControl = value.control
     }
 }

@@ -1,15 +1,21 @@
 // x87 and SSE state: kvm_fpu, and kvm_xsave, whose first 512 bytes are FXSAVE's [APM1 11.4.4].
 //
-// For a sealed vCPU the calls succeed and mean nothing: KVM does not mark an SNP guest's FPU state confidential.
+// For a sealed SNP vCPU the calls succeed and mean nothing: KVM does not mark its FPU state confidential. For a sealed
+// SEV-ES vCPU they fail, or, in VMs of the old ES_INIT, do nothing.
 
 import ABILayout
 import KVMABI
 import X86Defs
 
 extension VirtualCPU {
+    /// `fpstate_is_confidential`, without the exception for old VMs.
+    func requireReachableFPU() throws(Errno) {
+        if isSealed, vm.sev != nil, !isSealedByOldRules { throw .EINVAL }
+    }
+
     var fpu: KVMFPU {
-        let state = isSealed ? savedState : state
         var value = KVMFPU()
+        if isSealedByOldRules { return value }
         for register in 0..<8 {
             for byte in 0..<8 {
                 value.fpr[16 * register + byte] = UInt8(
@@ -32,6 +38,7 @@ extension VirtualCPU {
     }
 
     func setFPU(_ value: KVMFPU) throws(Errno) {
+        try requireReachableFPU()
         if isSealed { return }
         var state = state
         for register in 0..<8 {
@@ -58,8 +65,8 @@ extension VirtualCPU {
 
     /// Quadwords: 0 FCW FSW FTW FOP, 1 FIP, 2 FDP, 3 MXCSR and its mask, 4…19 ST, 20…51 XMM, 64 XSTATE_BV.
     var xsave: KVMXSave {
-        let state = isSealed ? savedState : state
         var value = KVMXSave()
+        if isSealedByOldRules { return value }
         value.region[0] =
             UInt64(state.fcw) | UInt64(state.fsw) << 16 | UInt64(state.ftw) << 32 | UInt64(state.fop) << 48
         value.region[1] = state.fip
@@ -75,6 +82,7 @@ extension VirtualCPU {
     }
 
     func setXSave(_ value: KVMXSave) throws(Errno) {
+        try requireReachableFPU()
         if isSealed { return }
         let components = value.region[64]
         if components & ~3 != 0 { throw .EINVAL }

@@ -206,7 +206,12 @@ extension VirtualCPU {
         if count >= 256 { throw .E2BIG }
         for position in 0..<Int(count) {
             var entry = try argument.load(KVMMSREntry.self, at: 8 + 16 * position)
-            if isSealed && isPassedThrough(entry.index) { return Int32(position) }
+            if isSealed && isPassedThrough(entry.index) {
+                guard isSealedByOldRules else { return Int32(position) }
+                entry.data = 0
+                if !writes { try argument.store(entry, at: 8 + 16 * position) }
+                continue
+            }
             if writes {
                 guard writeMSR(entry.index, entry.data, hostInitiated: true) else { return Int32(position) }
             } else {

@@ -153,7 +153,9 @@ extension VirtualCPU {
             // Long mode: PAE, LMA, and no reserved bits in CR3. The C-bit is not reserved once CPUID shows encryption.
             if value.cr4 & 0x20 == 0 || value.efer & 0x400 == 0 { return false }
             var reserved = ~((UInt64(1) << UInt64(vm.kernel.configuration.profile.physicalAddressBits)) - 1)
-            if isSNP, let entry = cpuidEntry(0x8000_001f, 0) { reserved &= ~(1 << UInt64(entry.ebx & 63)) }
+            if vm.type != .plain || vm.sev != nil, let entry = cpuidEntry(0x8000_001f, 0) {
+                reserved &= ~(1 << UInt64(entry.ebx & 63))
+            }
             if value.cr3 & reserved != 0 { return false }
         } else if value.efer & 0x400 != 0 || value.cs.l != 0 {
             return false

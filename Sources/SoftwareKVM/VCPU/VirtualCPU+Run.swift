@@ -34,7 +34,8 @@ extension VirtualCPU {
     private static let longestSleep: UInt64 = 10_000_000
 
     func run() throws(Errno) -> Int32 {
-        if isSNP, vm.snp == nil { throw .EINVAL }
+        // A confidential VM does not run before its INIT2.
+        if vm.type != .plain, vm.technology == nil { throw .EINVAL }
         // KVM_CAP_SYNC_REGS is 0 here: no register set may be asked for.
         if runPage.validRegisters != 0 || runPage.dirtyRegisters != 0 { throw .EINVAL }
         if mpState == .uninitialized {
@@ -44,7 +45,7 @@ extension VirtualCPU {
             throw runPage.immediateExit ? .EINTR : .EAGAIN
         }
         guard let processor = makeProcessor() else {
-            // VMRUN refuses the VMSA.
+            // VMRUN refuses: VMEXIT_INVALID.
             runPage.failEntryReason = ~0
             runPage.exitReason = .failEntry
             return 0
@@ -154,7 +155,7 @@ extension VirtualCPU {
         if processor.hasPendingEvent { return }
         if !nmiMasked, takeNMI() {
             // Guests with encrypted state report the end of the handler themselves [GHCB 4.1.3].
-            nmiMasked = isSNP
+            nmiMasked = protectsState
             processor.injectNMI()
             return
         }
@@ -278,10 +279,11 @@ extension VirtualCPU {
     /// The processor's TLB fill could not go on [KVM kvm_mmu_page_fault].
     private func handleNestedPageFault(gpa: UInt64, encrypted: Bool, access: PhysicalAccess) -> RunStep {
         let writing = access == .write || access == .pageTableWrite
+        if settleNestedFault(gpa: gpa, encrypted: encrypted, writing: writing) == true { return .resume }
         switch vm.memory.place(gpa: gpa, encrypted: encrypted, writing: writing) {
         case .badUserAddress: return .fail(.EFAULT)
-        // Resolved meanwhile by another thread.
-        case .shared: return .resume
+        // Resolved meanwhile by another thread. A SEV guest's page that could not be settled is a bad address, too.
+        case .shared: return vm.sev == nil ? .resume : .fail(.EFAULT)
         // Code or page tables where no memory is: the real kernel tries to emulate, and cannot.
         case .device:
             return reportUnimplemented("code or page tables at 0x\(String(gpa, radix: 16)), where no memory is", [])

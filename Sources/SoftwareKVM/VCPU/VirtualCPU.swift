@@ -90,6 +90,10 @@ package final class VirtualCPU: @unchecked Sendable {
     }
 
     var isSNP: Bool { vm.isSNP }
+    /// The register state is the guest's own once it is sealed: SEV-ES and SNP.
+    var protectsState: Bool { isSNP || vm.sev?.isES == true }
+    /// Sealed by KVM_SEV_ES_INIT's rules: register calls succeed and mean nothing.
+    var isSealedByOldRules: Bool { isSealed && vm.sev?.usesLegacyInit == true }
 
     // MARK: Locks
 
@@ -130,17 +134,19 @@ package final class VirtualCPU: @unchecked Sendable {
 
     // MARK: State
 
-    /// The architectural state of a vCPU that is not sealed.
+    /// The architectural state of a vCPU that is not sealed. Of a sealed one it is what KVM still remembers, which means
+    /// nothing.
     var state: ProcessorState {
-        get { processor?.state ?? savedState }
+        get { isSealed ? savedState : processor?.state ?? savedState }
         set {
-            if let processor { processor.state = newValue } else { savedState = newValue }
+            if !isSealed, let processor { processor.state = newValue } else { savedState = newValue }
         }
     }
 
-    /// The processor, made for the first KVM_RUN. Nil when the VMSA cannot be loaded.
+    /// The processor, made for the first KVM_RUN. Nil when VMRUN refuses: no key in the ASID's slot, or a VMSA that
+    /// cannot be loaded.
     func makeProcessor() -> Processor? {
-        if let processor { return processor }
+        if let processor { return mayEnter ? processor : nil }
         var configuration = Processor.Configuration()
         configuration.physicalAddressBits = Int(vm.kernel.configuration.profile.physicalAddressBits)
         var state = savedState
@@ -155,21 +161,49 @@ package final class VirtualCPU: @unchecked Sendable {
             // SEV and SEV-ES active, then SEV_FEATURES [APM2 15.34.10].
             configuration.sevStatus = 3 | vmsa[VMSA.sevFeatures] << 2
             state = vmsa.processorState
+        } else if let sev = vm.sev {
+            guard sev.handle != nil else { return nil }
+            asid = sev.asid
+            configuration.cBit = Int(vm.kernel.configuration.profile.cBitPosition)
+            configuration.sevStatus = 1
+            if sev.isES {
+                guard let vmsaPage,
+                    let vmsa = vm.kernel.systemMemory.loadVMSA(withoutRMP: vmsaPage, asid: asid)
+                else { return nil }
+                configuration.encryptedState = true
+                configuration.sevStatus = 3 | vmsa[VMSA.sevFeatures] << 2
+                state = vmsa.processorState
+            }
         }
-        let view = GuestView(vcpu: self, asid: asid)
+        let view = GuestView(vcpu: self, asid: asid, encryptsUserMemory: vm.sev != nil)
         let processor = Processor(memory: view, configuration: configuration)
         processor.state = state
         processor.tscKHz = tscKHz
         processor.tsc = tsc
-        processor.ghcbMSR = ghcbMSR
+        // The MSR starts as the answer to an information request [GHCB 2.3.1].
+        processor.ghcbMSR = savedGHCBMSR != 0 ? savedGHCBMSR : protectsState ? Self.initialGHCBMSR(vm).rawValue : 0
         self.view = view
         self.processor = processor
         return processor
     }
 
-    /// After a triple fault of a plain guest.
+    /// VMRUN compares the VMSA of a guest without RMP with the integrity value that the processor keeps
+    /// [APM2 15.35.4].
+    private var mayEnter: Bool {
+        guard let sev = vm.sev, sev.isES else { return true }
+        guard let vmsaPage else { return false }
+        return vm.kernel.systemMemory.loadVMSA(withoutRMP: vmsaPage, asid: sev.asid) != nil
+    }
+
+    /// A nested page fault of a SEV or SEV-ES guest; nil for others. True: run on.
+    func settleNestedFault(gpa: UInt64, encrypted: Bool, writing: Bool) -> Bool? {
+        guard vm.sev != nil, let view else { return nil }
+        return view.settle(gpa: gpa, encrypted: encrypted, writing: writing)
+    }
+
+    /// After a triple fault of a guest whose registers KVM can set.
     func resetAfterShutdown() {
-        guard !isSNP else { return }
+        guard !protectsState else { return }
         var fresh = ProcessorState()
         fresh.generalRegisters[2] = signature
         state = fresh

@@ -15,7 +15,11 @@ extension Processor {
         }
         // A page that is no longer validated must leave every TLB; one that was not validated is in none.
         if validate & 1 == 0, result.code == 0, !result.unchanged {
-            if size == 0, case .page(let host, _) = before { dropTranslations(to: host) } else { flushTLB() }
+            if size == 0, case .page(let host, _) = before {
+                dropTranslations(to: [UInt(bitPattern: host)])
+            } else {
+                flushTLB()
+            }
         }
         put(s, 0, result.code)
         let f = composeFlags(s) & ~RFLAGS.arithmetic
@@ -43,20 +47,5 @@ extension Processor {
             return nil
         }
         return walk(a, .read, user: false, at: rip)
-    }
-
-    /// Drops what leads to one host page, whichever linear addresses do.
-    private func dropTranslations(to host: UnsafeMutableRawPointer) {
-        let page = UInt(bitPattern: host)
-        for table in [supervisorTLB, userTLB] {
-            for i in 0..<Int(X86_TLB_SIZE) {
-                let e = table + i
-                if e.pointee.read != 1, UInt(truncatingIfNeeded: e.pointee.read &+ e.pointee.addend) == page {
-                    e.pointee = x86_tlb_entry(read: 1, write: 1, unused: 0, addend: 0)
-                }
-            }
-        }
-        for i in 0..<256 where fetchCache[i].page == page { fetchCache[i].tag = 0 }
-        for i in 0..<512 where UInt(bitPattern: walkCache[i].host) == page { walkCache[i].page = 1 }
     }
 }

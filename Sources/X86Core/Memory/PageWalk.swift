@@ -121,7 +121,8 @@ extension Processor {
             }
             return .memory(host, storable: writable && page.storable)
         case .device:
-            if access == .execute || encrypted && cBitMask != 0 {
+            // An SNP guest's private memory is nowhere but in the RMP; others have no nested entry here, C-bit or not.
+            if access == .execute || encrypted && configuration.snp {
                 prepareExit(.nestedPageFault(gpa: page.gpa, encrypted: encrypted, access: wanted), at: rip)
                 return nil
             }

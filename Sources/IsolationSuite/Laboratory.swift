@@ -1,0 +1,64 @@
+// Where the attacks happen: a host kernel, what the attacker may do beside its ABI, and who watches the clock.
+
+import KVMABI
+
+/// Interrupts a `KVM_RUN` that does not come back: on hardware a guest whose page is the wrong one may fault for ever.
+public protocol RunLimit: Sendable {
+    /// Runs `body`, which is inside `KVM_RUN` on this thread, and makes it return `EINTR` if it stays too long.
+    func watching(_ page: RunPage, _ body: () throws(Errno) -> Void) throws(Errno)
+}
+
+/// No limit, for kernels that always come back.
+public struct NoRunLimit: RunLimit {
+    public init() {}
+    public func watching(_ page: RunPage, _ body: () throws(Errno) -> Void) throws(Errno) { try body() }
+}
+
+/// A host kernel under the attacker's control.
+public final class Laboratory: Sendable {
+    public let kernel: any HostKernel
+    /// Nil where the attacker is an ordinary user of its kernel.
+    public let privileges: (any HostPrivileges)?
+    let limit: any RunLimit
+
+    public init(kernel: any HostKernel, privileges: (any HostPrivileges)?, limit: any RunLimit = NoRunLimit()) {
+        self.kernel = kernel
+        self.privileges = privileges
+        self.limit = limit
+    }
+
+    /// What only a hostile kernel can do, or the end of the scenario.
+    func requirePrivileges() throws(Interruption) -> any HostPrivileges {
+        guard let privileges else { throw .notRun("needs host kernel privileges") }
+        return privileges
+    }
+
+    /// Ends the scenario where the kernel cannot make such guests.
+    func requireGuests(of subject: Subject) throws(Interruption) {
+        let types: Int32
+        do throws(Errno) {
+            let kvm = try kernel.open(.kvm)
+            defer { kernel.close(kvm) }
+            types = try kernel.call(kvm, .checkExtension, value: UInt64(Capability.vmTypes.rawValue))
+        } catch {
+            throw .notRun("/dev/kvm does not answer: \(error)")
+        }
+        // Kernels from before the capability answer 0 and have plain VMs all the same.
+        if subject != .plain, types & 1 << Int32(subject.vmType.rawValue) == 0 {
+            throw .notRun("this host offers no \(subject.displayName) guests")
+        }
+    }
+
+    /// A launched guest that waits for its first command.
+    func victim(_ subject: Subject) throws(Interruption) -> VictimMachine {
+        let victim = try VictimMachine(subject, in: self)
+        try victim.launch()
+        try victim.start()
+        return victim
+    }
+}
+
+/// Does one step that should work; a refusal makes the scenario broken, not the attack stopped.
+func step<Result>(_ what: String, _ body: () throws(Errno) -> Result) throws(Interruption) -> Result {
+    do throws(Errno) { return try body() } catch { throw .broken("could not \(what): \(error)") }
+}
