@@ -20,7 +20,7 @@ SWIFT_FILES = Package.swift $(shell find Sources Tests Examples Firmware -name '
 .NOTPARALLEL:
 
 .PHONY: run build test check bench guest guest-amd64 firmware fmt fmt-check fuzz fuzz-smoke hot-loop audit-unsafe \
-        deps deps-guest deps-bench clean
+        deps deps-guest deps-bench deps-report clean
 
 run: build guest
 	$(BIN)/swift-snp-vmm run $(GUEST)/guest.img $(ARGS)
@@ -30,7 +30,7 @@ build: deps
 
 # Built first by itself: `swift test` alone would build everything anew, for tests that import the insides of modules.
 # There are none here.
-test: deps guest firmware
+test: deps deps-report guest firmware
 	$(SWIFT_BUILD) --build-tests
 	$(SWIFT) test -c release --no-color-diagnostics --skip-build
 
@@ -96,6 +96,11 @@ deps-guest:
 
 deps-bench: deps-guest
 	@.ci/deps qemu-system-x86=qemu-system-x86_64
+
+# A browser, to look at the page of `run --report`. Where there is none to install, those tests are skipped.
+deps-report:
+	@command -v chromium > /dev/null || .ci/deps chromium-headless-shell=chromium-headless-shell || \
+	    echo "No Chromium: the tests that look at the report are skipped."
 
 clean:
 	rm -rf .build Firmware/build $(GUEST)/*.img $(GUEST)/initrd.cpio $(GUEST)/vmlinuz-*

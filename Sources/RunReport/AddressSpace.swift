@@ -1,25 +1,25 @@
 // The guest's address space, cut into cells that have one state before the run and one after it.
 
 /// Cells in the order of their addresses.
-struct AddressSpace {
-    struct Cell: Equatable {
-        var start: UInt64
-        var byteCount: UInt64
-        var label: String
-        var before: RunReportData.PageState?
-        var after: RunReportData.PageState?
+package struct AddressSpace {
+    package struct Cell: Equatable, Sendable {
+        package var start: UInt64
+        package var byteCount: UInt64
+        package var label: String
+        package var before: RunReportData.PageState?
+        package var after: RunReportData.PageState?
 
         /// Safe: cells are made inside the address space.
         var end: UInt64 { start &+ byteCount }
     }
 
     /// Regions that are looked at; a guest can make many, and a page has to be read by people.
-    static let maximumRegionCount = 20_000
+    package static let maximumRegionCount = 20_000
 
-    private(set) var cells: [Cell] = []
-    private(set) var wasCut: Bool
+    package private(set) var cells: [Cell] = []
+    package private(set) var wasCut: Bool
 
-    init(_ map: RunReportData.MemoryMap) {
+    package init(_ map: RunReportData.MemoryMap) {
         wasCut = map.before.count > Self.maximumRegionCount || (map.after?.count ?? 0) > Self.maximumRegionCount
         let before = Self.flat(map.before)
         let after = map.after.map(Self.flat)
@@ -139,7 +139,7 @@ struct AddressSpace {
 
     var axis: Axis { Axis(cells) }
 
-    /// Groups of neighbours that are too small to be seen on the whole strip, largest groups first cut to a few.
+    /// Groups of neighbours that are too small to be seen on the whole strip.
     func smallGroups(_ axis: Axis) -> [ArraySlice<Cell>] {
         var groups: [Range<Int>] = []
         for (index, cell) in cells.enumerated() {
@@ -152,6 +152,16 @@ struct AddressSpace {
                 groups.append(index..<index + 1)
             }
         }
-        return groups.map { cells[$0] }
+        // What has no name and did not change is only there to separate the others.
+        return groups.compactMap { group in
+            guard let first = group.first(where: { isOfInterest(cells[$0]) }),
+                let last = group.last(where: { isOfInterest(cells[$0]) })
+            else { return nil }
+            return cells[first...last]
+        }
+    }
+
+    private func isOfInterest(_ cell: Cell) -> Bool {
+        !cell.label.isEmpty || (cell.after != nil && cell.after != cell.before)
     }
 }

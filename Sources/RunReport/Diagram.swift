@@ -44,12 +44,13 @@ struct Diagram {
                     machine, before a secret goes in.</p>
                     """)
         }
-        return box("", "Guest owner", role: "outside: \(owner.place)", facts: owner.facts)
+        return box("", "Guest owner", role: "outside: \(Readable.short(owner.place))", facts: owner.facts)
     }
 
     private var hypervisor: Markup {
         box(
-            "host hypervisor", "Hypervisor", role: "\(data.hypervisor.name), backend \(data.hypervisor.backend)",
+            "host hypervisor", "Hypervisor",
+            role: "\(Readable.short(data.hypervisor.name)), backend \(Readable.short(data.hypervisor.backend))",
             facts: data.hypervisor.facts)
     }
 
@@ -68,7 +69,7 @@ struct Diagram {
             let items = slots.prefix(Self.maximumShownCount).map { slot -> Markup in
                 """
                 <li\(slot.isLoaded ? "" : " class=\"free\"" as Markup)>\(slot.isLoaded ? Figures.lock : Figures.openSlot)\
-                <span>key slot \(slot.asid): \(slot.isLoaded ? slot.label : "empty, scrubbed")</span></li>
+                <span>key slot \(slot.asid): \(slot.isLoaded ? Readable.short(slot.label) : "empty, scrubbed")</span></li>
                 """
             }
             keys = "<ul class=\"keys\">\(items)</ul>\(more(slots.count))"
@@ -84,7 +85,7 @@ struct Diagram {
     private var memory: Markup {
         let machines = data.machines.filter { $0.memoryByteCount > 0 }
         let items = machines.prefix(Self.maximumShownCount).map { machine -> Markup in
-            "<li>\(machine.name): \(Readable.bytes(machine.memoryByteCount))\(machine.technology == .plain ? ", plain" : "")</li>"
+            "<li>\(Readable.short(machine.name)): \(Readable.bytes(machine.memoryByteCount))\(machine.technology == .plain ? ", plain" : "")</li>"
         }
         return box(
             "host memory", "Memory",
@@ -103,7 +104,8 @@ struct Diagram {
         let processors = machine.processors.prefix(Self.maximumShownCount).map { processor($0, of: machine) }
         return box(
             plain ? "host" : "", "VM", role: role, facts: [],
-            "<p class=\"role\">\(machine.name)</p>\(processors)\(more(machine.processors.count))\(sides(of: machine))")
+            "<p class=\"role\">\(Readable.short(machine.name))</p>\(processors)\(more(machine.processors.count))\(sides(of: machine))"
+        )
     }
 
     private func processor(
@@ -172,16 +174,20 @@ struct Diagram {
         if message.to == .owner { classes += " to-owner" }
         var parts: [String] = []
         if message.callCount > 1 { parts.append(Readable.counted(message.callCount, "call")) }
-        if message.byteCount >= 4096 {
+        if message.byteCount > 0, message.byteCount % 4096 == 0 {
             parts.append(Readable.counted(message.byteCount / 4096, "page"))
         }
         if message.byteCount > 0 { parts.append(Readable.bytes(message.byteCount)) }
         if let time = message.nanoseconds { parts.append(Readable.duration(time)) }
+        let number = (1...99).contains(message.number) ? "\(message.number)" : "?"
         let amount: Markup? = parts.isEmpty ? nil : "<span class=\"detail\">\(parts.joined(separator: " · "))</span>"
-        let detail: Markup? = message.detail.isEmpty ? nil : "<span class=\"detail\">\(message.detail)</span>"
-        let failure: Markup? = message.failure.map { "<span class=\"detail bad\">refused: \($0)</span>" }
+        let detail: Markup? =
+            message.detail.isEmpty ? nil : "<span class=\"detail\">\(Readable.short(message.detail, 160))</span>"
+        let failure: Markup? = message.failure.map {
+            "<span class=\"detail bad\">refused: \(Readable.short($0, 160))</span>"
+        }
         return """
-            <li class="\(classes)"><span class="name"><span class="badge">\(message.number)</span><code>\(message.name)</code>\
+            <li class="\(classes)"><span class="name"><span class="badge">\(number)</span><code>\(Readable.short(message.name, 40))</code>\
             </span><span class="route">\(message.from.displayName) → \(message.to.displayName)</span>\
             \(Figures.shaft(toRight: toRight))\(amount)\(detail)\(failure)</li>
             """
@@ -269,8 +275,9 @@ struct FactList {
     var markup: Markup? {
         guard !facts.isEmpty else { return nil }
         let rows = facts.map { fact -> Markup in
-            let value: Markup = fact.value.map { "\($0)" } ?? "<span class=\"untold\">\(Diagram.untold)</span>"
-            return "<dt>\(fact.name)</dt><dd>\(value)</dd>"
+            let value: Markup =
+                fact.value.map { "\(Readable.short($0, 200))" } ?? "<span class=\"untold\">\(Diagram.untold)</span>"
+            return "<dt>\(Readable.short(fact.name, 60))</dt><dd>\(value)</dd>"
         }
         return "<dl class=\"facts\">\(rows)</dl>"
     }

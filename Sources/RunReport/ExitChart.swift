@@ -22,7 +22,7 @@ struct ExitChart {
         let (_, binNanoseconds) = binned(whole)
         let all = row("All exits", "", exits.total, whole, classes: "exit all")
         let rows = kinds.prefix(Self.maximumKindCount).map {
-            row($0.name, Self.meaning(of: $0.name), $0.total, $0.bins)
+            row(Readable.short($0.name, 60), Self.meaning(of: $0.name), $0.total, $0.bins)
         }
         let rest: Markup? =
             kinds.count > Self.maximumKindCount
@@ -101,7 +101,7 @@ struct ExitChart {
             }
             path += "V100z"
         }
-        return "\(path)"
+        return Markup(stringLiteral: path)
     }
 
     private static func rate(_ count: UInt64, in nanoseconds: UInt64) -> String {

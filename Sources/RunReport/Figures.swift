@@ -22,7 +22,8 @@ enum Figures {
         for state in RunReportData.PageState.allCases {
             patterns += """
                 <pattern id="fill-\(state.rawValue)" width="8" height="8" patternUnits="userSpaceOnUse">\
-                <rect width="8" height="8" fill="var(--\(Palette.color(of: state).name))"/>\(marks(state))</pattern>
+                <rect width="8" height="8" fill="var(--\(state == .untouched ? "grid" : Palette.color(of: state).name))"/>\
+                \(marks(state))</pattern>
                 """
         }
         return """
@@ -35,7 +36,7 @@ enum Figures {
         case .measured, .plain: return ""
         case .validated: return stroke("M-2,2l4,-4M0,8l8,-8M6,10l4,-4")
         case .private: return stroke("M0,4h8")
-        case .untouched: return "<circle cx=\"4\" cy=\"4\" r=\"1\" fill=\"var(--card)\"/>"
+        case .untouched: return "<circle cx=\"4\" cy=\"4\" r=\"1.3\" fill=\"var(--state-untouched)\"/>"
         case .shared: return stroke("M-2,6l4,4M0,0l8,8M6,-2l4,4")
         case .secret: return stroke("M4,0v8")
         case .firmware: return stroke("M0,2h8M0,6h8")
@@ -44,7 +45,7 @@ enum Figures {
     }
 
     private static func stroke(_ path: Markup) -> Markup {
-        "<path d=\"\(path)\" fill=\"none\" stroke=\"var(--card)\" stroke-opacity=\".6\" stroke-width=\"1.4\"/>"
+        "<path d=\"\(path)\" fill=\"none\" stroke=\"var(--card)\" stroke-opacity=\".5\" stroke-width=\"1.2\"/>"
     }
 
     /// A horizontal arrow as wide as its place.

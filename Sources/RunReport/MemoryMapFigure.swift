@@ -14,7 +14,7 @@ struct MemoryMapFigure {
         let space = AddressSpace(map)
         guard !space.cells.isEmpty else { return "<p class=\"note\">No memory was recorded.</p>" }
         let axis = space.axis
-        let groups = Array(space.smallGroups(axis).prefix(Self.maximumZoomCount))
+        let groups = Self.chosen(space.smallGroups(axis))
         let note: Markup? = map.note.isEmpty ? nil : "<p class=\"note\">\(map.note)</p>"
         let cut: Markup? =
             space.wasCut
@@ -30,6 +30,14 @@ struct MemoryMapFigure {
             \(zooms(groups))
             \(table(space))
             """
+    }
+
+    /// Those with names come first when there are too many; in the order of their addresses again.
+    private static func chosen(_ groups: [ArraySlice<AddressSpace.Cell>]) -> [ArraySlice<AddressSpace.Cell>] {
+        guard groups.count > maximumZoomCount else { return groups }
+        let named = groups.filter { $0.contains { !$0.label.isEmpty } }
+        let rest = groups.filter { !$0.contains { !$0.label.isEmpty } }
+        return (named + rest).prefix(maximumZoomCount).sorted { $0.startIndex < $1.startIndex }
     }
 
     // MARK: The whole
@@ -206,16 +214,24 @@ struct MemoryMapFigure {
             x += width
         }
         let rest: Markup? = group.count > shown.count ? "<li>and \(group.count - shown.count) more</li>" : nil
+        let isSingle = group.count == 1
+        let picture: Markup? = isSingle ? nil : "<svg class=\"cells\" aria-hidden=\"true\">\(cells)</svg>"
         let names = shown.map { cell -> Markup in
-            """
-            <li><code>\(Readable.hex(cell.start))</code> \(cell.label.isEmpty ? Self.name(of: cell.before ?? cell.after ?? .plain) : cell.label), \
-            \(Readable.bytes(cell.byteCount))</li>
-            """
+            "<li><code>\(Readable.hex(cell.start))</code> \(name(of: cell)), \(Readable.bytes(cell.byteCount))</li>"
         }
         return """
             <div class="zoom"><h4>\(letter): \(Readable.hex(first.start)) to \(Readable.hex(last.end))</h4>
-            <svg class="cells" aria-hidden="true">\(cells)</svg><ol class="pieces">\(names)\(rest)</ol></div>
+            \(picture)<ol class="pieces\(isSingle ? " single" : "")">\(names)\(rest)</ol></div>
             """
+    }
+
+    /// Its label, and what happened to it when something did.
+    private func name(of cell: AddressSpace.Cell) -> String {
+        let before = cell.before.map(Self.name) ?? "no memory"
+        let after = cell.after.map(Self.name) ?? "no memory"
+        let states = map.after == nil || before == after ? before : "\(before), then \(after)"
+        if cell.label.isEmpty { return states }
+        return Readable.short(cell.label, 60) + (states == before ? "" : ": " + states)
     }
 
     // MARK: The table
@@ -258,7 +274,7 @@ struct MemoryMapFigure {
             : "<td\(changed ? " class=\"changed\"" as Markup : "") data-label=\"at the end\">\(state(cell.after))</td>"
         return """
             <tr><td><code>\(Readable.hex(cell.start))</code></td><td class="number" data-label="size">\
-            \(Readable.bytes(cell.byteCount))</td><td data-label="what">\(cell.label)</td>\
+            \(Readable.bytes(cell.byteCount))</td><td data-label="what">\(Readable.short(cell.label, 120))</td>\
             <td data-label="after the launch">\(state(cell.before))</td>\(end)</tr>
             """
     }

@@ -25,7 +25,7 @@ public enum RunReportPage {
             <section id="exits"><h2>Exits over time</h2><p class="lead">Each time the processor left the guest and the VMM had \
             to do something.</p>\(ExitChart(exits: data.exits).markup)</section>
             </main>
-            <footer><p>Made by \(data.program). The same data is the last line of the launch log (<code>--launch-log</code>).</p>\
+            <footer><p>Made by \(Readable.short(data.program)). The same data is the last line of the launch log (<code>--launch-log</code>).</p>\
             </footer></div></body></html>
 
             """
@@ -33,15 +33,15 @@ public enum RunReportPage {
 
     private static func header(_ data: RunReportData) -> Markup {
         let highlights = data.highlights.map { fact -> Markup in
-            "<div><dt>\(fact.name)</dt><dd>\(fact.value ?? Diagram.untold)</dd></div>"
+            "<div><dt>\(Readable.short(fact.name, 40))</dt><dd>\(Readable.short(fact.value ?? Diagram.untold, 60))</dd></div>"
         }
-        let when = data.startedAt.isEmpty ? "" : " · \(data.startedAt)"
+        let when = data.startedAt.isEmpty ? "" : " · \(Readable.short(data.startedAt))"
         let policy = data.policy == nil && data.measurements.isEmpty
         let links: Markup = policy ? "" : "<a href=\"#identity\">Measurement and policy</a>"
         let list: Markup? = highlights.isEmpty ? nil : "<dl class=\"highlights\">\(highlights)</dl>"
         return """
-            <header><p class="eyebrow">\(data.program)\(when)</p>
-            <h1>\(data.title)<span class="tech">\(data.technology.displayName)</span></h1>
+            <header><p class="eyebrow">\(Readable.short(data.program))\(when)</p>
+            <h1>\(Readable.short(data.title, 100))<span class="tech">\(data.technology.displayName)</span></h1>
             <p class="ending"><b class="\(data.outcome.isSuccess ? "good" : "bad")">\
             \(data.outcome.isSuccess ? "✓" : "✗")</b> \(data.outcome.text)</p>
             \(Banner(data: data).markup)\(list)

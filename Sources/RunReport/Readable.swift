@@ -1,8 +1,8 @@
 // Numbers as people read them.
 
-enum Readable {
+package enum Readable {
     /// "12 345 678", with narrow spaces that do not break.
-    static func count(_ value: UInt64) -> String {
+    package static func count(_ value: UInt64) -> String {
         let digits = Array("\(value)")
         var result = ""
         for (index, digit) in digits.enumerated() {
@@ -13,15 +13,15 @@ enum Readable {
     }
 
     /// "1 exit", "2 exits".
-    static func counted(_ value: UInt64, _ singular: String) -> String {
+    package static func counted(_ value: UInt64, _ singular: String) -> String {
         count(value) + "\u{a0}" + (value == 1 ? singular : singular + "s")
     }
 
     /// "0x1000000".
-    static func hex(_ value: UInt64) -> String { "0x" + String(value, radix: 16) }
+    package static func hex(_ value: UInt64) -> String { "0x" + String(value, radix: 16) }
 
     /// "520 B", "14.2 MiB", "512 MiB".
-    static func bytes(_ value: UInt64) -> String {
+    package static func bytes(_ value: UInt64) -> String {
         let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"]
         var unit = 0
         while unit + 1 < units.count, value >> UInt64(10 * (unit + 1)) > 0 { unit += 1 }
@@ -33,8 +33,8 @@ enum Readable {
         return "\(whole)" + (tenth > 0 ? ".\(min(tenth, 9))" : "") + "\u{a0}" + units[unit]
     }
 
-    /// "850 ns", "85.2 µs", "12.3 ms", "4.56 s", "3 min 20 s".
-    static func duration(_ nanoseconds: UInt64) -> String {
+    /// "850 ns", "85.2 µs", "12.3 ms", "4.56 s", "3 min 20 s", "5 h 12 min".
+    package static func duration(_ nanoseconds: UInt64) -> String {
         switch nanoseconds {
         case ..<1000: return "\(nanoseconds)\u{a0}ns"
         case ..<1_000_000: return decimal(nanoseconds, 1000) + "\u{a0}µs"
@@ -42,7 +42,9 @@ enum Readable {
         case ..<120_000_000_000: return decimal(nanoseconds, 1_000_000_000) + "\u{a0}s"
         default:
             let seconds = nanoseconds / 1_000_000_000
-            return "\(seconds / 60)\u{a0}min \(seconds % 60)\u{a0}s"
+            if seconds < 7200 { return "\(seconds / 60)\u{a0}min \(seconds % 60)\u{a0}s" }
+            if seconds < 360_000 { return "\(seconds / 3600)\u{a0}h \(seconds / 60 % 60)\u{a0}min" }
+            return "\(count(seconds / 86400))\u{a0}days"
         }
     }
 
@@ -58,7 +60,7 @@ enum Readable {
     }
 
     /// "12.3 %" of a whole; "< 0.1 %" for what is there and hardly visible.
-    static func share(_ part: UInt64, of whole: UInt64) -> String {
+    package static func share(_ part: UInt64, of whole: UInt64) -> String {
         guard whole > 0 else { return "" }
         let permille = Int(min(1000, (Double(part) / Double(whole) * 1000).rounded()))
         if permille == 0 { return part == 0 ? "0\u{a0}%" : "<\u{a0}0.1\u{a0}%" }
@@ -66,7 +68,7 @@ enum Readable {
     }
 
     /// For an SVG or CSS attribute: at most three decimals, never an exponent.
-    static func coordinate(_ value: Double) -> String {
+    package static func coordinate(_ value: Double) -> String {
         guard value.isFinite, abs(value) < 1e9 else { return "0" }
         let scaled = Int((value * 1000).rounded())
         let magnitude = abs(scaled)
@@ -80,7 +82,7 @@ enum Readable {
     static func percent(_ value: Double) -> String { coordinate(min(100, max(0, value))) + "%" }
 
     /// The logarithm to base two; 0 for what is below one.
-    static func log2(_ value: UInt64) -> Double {
+    package static func log2(_ value: UInt64) -> Double {
         guard value > 1 else { return 0 }
         var mantissa = Double(value)
         var result = 0.0
@@ -104,4 +106,13 @@ enum Readable {
 extension Readable {
     /// An address on an axis: "0", "256 MiB".
     static func address(_ value: UInt64) -> String { value == 0 ? "0" : bytes(value) }
+
+    /// The beginning of a text that has to fit into a small place.
+    static func short(_ text: String, _ count: Int = 80) -> String {
+        let beginning = text.unicodeScalars.prefix(count + 1)
+        guard beginning.count > count else { return text }
+        var result = ""
+        result.unicodeScalars.append(contentsOf: beginning.dropLast())
+        return result + "…"
+    }
 }

@@ -7,11 +7,11 @@ enum Style {
     private static let base = """
         *{box-sizing:border-box}
         html{-webkit-text-size-adjust:100%;scroll-behavior:smooth}
-        body{margin:0;background:var(--page);color:var(--ink);font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,\
+        body{margin:0;hyphens:manual;background:var(--page);color:var(--ink);font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,\
         "Helvetica Neue","Noto Sans",Arial,sans-serif;overflow-wrap:anywhere;font-variant-numeric:tabular-nums}
         code,.mono{font-family:ui-monospace,"SF Mono","Cascadia Mono","JetBrains Mono",Menlo,Consolas,"DejaVu Sans Mono",\
         monospace;font-size:.92em;font-variant-ligatures:none}
-        .wrap{max-width:1280px;margin:0 auto;padding:0 clamp(14px,3vw,40px) 48px}
+        .wrap{max-width:1400px;margin:0 auto;padding:0 clamp(14px,3vw,40px) 48px}
         .skip{position:absolute;left:-9999px}
         .skip:focus{left:12px;top:12px;background:var(--card);padding:8px 14px;z-index:2}
         a{color:var(--accent)}
@@ -22,7 +22,7 @@ enum Style {
         h1 .tech{display:inline-block;vertical-align:.18em;margin-left:.35em;padding:.2em .7em;border-radius:99px;\
         font-size:.42em;letter-spacing:.03em;font-weight:600;background:var(--accent);color:var(--card)}
         h2{margin:0 0 4px;font-size:1.3rem;letter-spacing:-.01em}
-        h3{margin:0 0 2px;font-size:1rem}
+        h3{margin:0 0 2px;font-size:1rem}h3+table{margin-top:6px}.zooms+h3{margin-top:30px}
         p{margin:.3em 0}
         .lead{color:var(--muted);max-width:76ch;margin:0 0 18px}
         .ending{margin:0 0 14px}.ending b{font-weight:600}
@@ -70,7 +70,7 @@ enum Style {
         justify-content:space-evenly;gap:12px;min-width:0}
         .arrow{min-width:0;font-size:.84rem;line-height:1.35;padding-left:12px;border-left:3px solid var(--shaft)}
         .arrow .name{display:flex;gap:7px;align-items:center}
-        .arrow .name code{font-weight:600;font-size:.86rem}
+        .arrow .name code{min-width:0;font-weight:600;font-size:.86rem}
         .badge{flex:none;display:inline-grid;place-items:center;width:22px;height:22px;border-radius:50%;\
         background:var(--accent);color:var(--card);font-size:.78rem;font-weight:700}
         .arrow .detail{color:var(--muted);display:block}
@@ -105,9 +105,10 @@ enum Style {
         color:var(--muted)}
         .trust i{display:inline-block;width:28px;margin-right:8px;vertical-align:.3em;border-top:4px solid var(--good)}
         .trust .host i{border-top:4px dashed var(--outside)}
-        @media (min-width:980px){
-        .diagram{grid-template-columns:minmax(150px,.62fr) minmax(118px,.5fr) minmax(0,3.4fr);align-items:start}
-        .diagram.alone{grid-template-columns:minmax(150px,.62fr) 26px minmax(0,3.4fr)}
+        @media (min-width:1080px){
+        .diagram{grid-template-columns:minmax(156px,.62fr) minmax(156px,.6fr) minmax(0,3.4fr);align-items:start}
+        .diagram.alone{grid-template-columns:minmax(156px,.62fr) 26px minmax(0,3.4fr)}
+        .diagram>.box .facts{grid-template-columns:1fr}.diagram>.box .facts dd{margin-bottom:6px}
         .diagram>.box{margin-top:34px}
         .diagram>.wire{margin-top:34px;margin-right:-14px;padding-top:0}
         .server{grid-template-columns:minmax(0,1.05fr) minmax(0,.92fr) minmax(0,1fr);\
@@ -119,6 +120,7 @@ enum Style {
         .arrow{padding:0;border:0}.arrow>.name,.arrow>.detail{padding:0 14px 0 12px}
         .route{display:none}.shaft{display:block}
         .enters{min-height:58px;margin:0;padding:10px 0 10px 48px}.enters svg{display:block}
+        .outer .arrow>.name,.outer .arrow>.detail{padding-right:24px}
         .access{justify-content:flex-start;padding-top:26px}
         }
         """
@@ -160,8 +162,11 @@ enum Style {
         .rowname{font-size:.8rem;color:var(--muted);margin:8px 0 2px}
         .legend td:first-child{white-space:nowrap;padding-right:14px}
         .legend .meaning{color:var(--muted)}
+        .legend{margin:14px 0 26px}.regions .number{padding-right:26px}
+        .pieces{margin:4px 0 0;padding-left:2em;font-size:.84rem;columns:2 230px;column-gap:24px}
+        .pieces.single{list-style:none;padding:0}
         .regions .changed{font-weight:600}
-        .exit{display:grid;grid-template-columns:1fr auto;gap:2px 14px;align-items:end;padding:8px 0;\
+        .exit{display:grid;grid-template-columns:1fr auto;gap:2px 14px;align-items:center;padding:8px 0;\
         border-bottom:1px solid var(--grid);font-size:.9rem}
         .exit .what small{color:var(--muted);display:block;line-height:1.3}
         .exit .total{text-align:right;font-weight:600;white-space:nowrap}
@@ -170,7 +175,7 @@ enum Style {
         .exit .plot svg{display:block;width:100%;height:38px;border-bottom:1px solid var(--shaft)}
         .exit .plot small{color:var(--muted);font-size:.76rem}
         .exit.all .plot svg{height:64px}
-        .exit path{fill:var(--launch)}.exit.all path{fill:var(--ink)}
+        .exit path{fill:var(--launch)}.exit.all path{fill:var(--prepare)}
         @media (min-width:760px){
         .exit{grid-template-columns:minmax(220px,26%) 120px 1fr}
         .exit .plot{grid-column:3;grid-row:1}
@@ -180,7 +185,7 @@ enum Style {
         .stack td{display:flex;justify-content:space-between;gap:14px;border:0;padding:1px 0;text-align:right}
         .stack td:first-child{text-align:left;display:block;font-weight:600;white-space:normal}
         .stack td::before{content:attr(data-label);color:var(--muted);text-align:left;font-weight:400;flex:none}
-        .stack td:first-child::before{content:none}.stack td:empty{display:none}
+        .stack td.meaning{text-align:left}.stack td.meaning::before,.stack td:first-child::before{content:none}.stack td:empty{display:none}
         }
         """
 

@@ -25,9 +25,9 @@ struct Timeline {
     }
 
     private func row(_ step: RunReportData.Step, _ scale: LogarithmicScale, total: UInt64) -> Markup {
-        let detail: Markup? = step.detail.isEmpty ? nil : "<small>\(step.detail)</small>"
+        let detail: Markup? = step.detail.isEmpty ? nil : "<small>\(Readable.short(step.detail, 200))</small>"
         return """
-            <li class="step"><span class="what">\(step.name)\(detail)</span><svg aria-hidden="true">\(scale.grid)\
+            <li class="step"><span class="what">\(Readable.short(step.name))\(detail)</span><svg aria-hidden="true">\(scale.grid)\
             <rect y="20%" width="\(Readable.percent(scale.position(step.nanoseconds)))" height="60%" rx="3" \
             fill="var(--\(step.group.rawValue))"/></svg><span class="time">\(Readable.duration(step.nanoseconds))</span></li>
             """
@@ -41,7 +41,7 @@ struct Timeline {
             defer { x += width }
             return """
                 <rect x="\(Readable.percent(x))" width="\(Readable.percent(width))" height="100%" \
-                fill="var(--\(step.group.rawValue))" stroke="var(--card)" stroke-width="1"><title>\(step.name): \
+                fill="var(--\(step.group.rawValue))" stroke="var(--card)" stroke-width="1"><title>\(Readable.short(step.name)): \
                 \(Readable.duration(step.nanoseconds))</title></rect>
                 """
         }

@@ -156,7 +156,7 @@ enum SampleRuns {
         data.messages.insert(
             .init(
                 number: 3, from: .hypervisor, to: .firmware, name: "LAUNCH_UPDATE_VMSA", byteCount: 4096,
-                nanoseconds: 90_000, detail: "vCPU 0"), at: 5)
+                nanoseconds: 90_000, detail: "vCPU 0"), at: 4)
         return data
     }
 
