@@ -204,6 +204,17 @@ int32_t file_write_byte(int32_t descriptor, uint8_t byte) { return file_write(de
 
 void file_close(int32_t descriptor) { close(descriptor); }
 
+int32_t process_environment(uint64_t name_address, uint64_t address, uint64_t byte_count) {
+    const char *value = getenv((const char *)(uintptr_t)name_address);
+    if (!value) return -ENOENT;
+    size_t length = strlen(value);
+    if (length > byte_count || length > INT32_MAX) return -ERANGE;
+    memcpy((void *)(uintptr_t)address, value, length);
+    return (int32_t)length;
+}
+
+void process_sleep(int64_t milliseconds) { poll(NULL, 0, milliseconds > 60000 ? 60000 : (int)milliseconds); }
+
 int64_t process_peak_resident_byte_count(void) {
     struct rusage usage;
     if (getrusage(RUSAGE_SELF, &usage) != 0) return 0;

@@ -21,9 +21,9 @@ enum InitializedVM: ~Copyable {
 
 extension Machine {
     /// What can be refused before a kernel is asked.
-    static func contradiction(_ configuration: MachineConfiguration) -> VMMError? {
+    static func contradiction(_ configuration: MachineConfiguration, owner: (any LaunchOwner)?) -> VMMError? {
         let technology = configuration.technology
-        if configuration.owner != nil, technology != .sev, technology != .sevES {
+        if owner != nil, technology != .sev, technology != .sevES {
             return VMMError(
                 .usage, step: "launch with a guest owner", request: "\(SEVCommandID.launchSecret)",
                 finding: "\(technology.map { "a \($0.displayName)" } ?? "a plain") guest",

@@ -26,19 +26,16 @@ public struct MachineConfiguration: Sendable {
     public var cpuid: [CPUIDLeaf]
     /// HOST_DATA and ID block, for an SNP guest.
     public var identity: LaunchIdentity
-    /// Who gives a SEV or SEV-ES guest its session and its secrets; nil: nobody, and the launch waits for nothing.
-    public var owner: (any LaunchOwner & Sendable)?
 
     public init(
         technology: GuestTechnology?, memoryByteCount: UInt64, plan: LaunchPlan, cpuid: [CPUIDLeaf],
-        identity: LaunchIdentity = LaunchIdentity(), owner: (any LaunchOwner & Sendable)? = nil
+        identity: LaunchIdentity = LaunchIdentity()
     ) {
         self.technology = technology
         self.memoryByteCount = memoryByteCount
         self.plan = plan
         self.cpuid = cpuid
         self.identity = identity
-        self.owner = owner
     }
 }
 
@@ -74,10 +71,13 @@ public final class Machine: Sendable {
     /// Creates the VM, gives it memory and vCPUs, and launches the plan.
     ///
     /// - Parameters:
+    ///   - owner: Gives a SEV or SEV-ES guest its session and its secrets, on the calling thread; nil: nobody does, and the
+    ///     launch waits for nothing.
     ///   - console: Gets every byte that the guest sends on its serial line, on the vCPU's thread.
     ///   - observe: Hears of every step, on the calling thread.
     public init(
-        host: Host, configuration: MachineConfiguration, console: @escaping @Sendable (UInt8) -> Void,
+        host: Host, configuration: MachineConfiguration, owner: (any LaunchOwner)? = nil,
+        console: @escaping @Sendable (UInt8) -> Void,
         observe: @escaping (LaunchEvent) -> Void = { _ in }
     ) throws(VMMError) {
         precondition(!configuration.plan.processors.isEmpty, "a machine has a processor")
@@ -85,7 +85,7 @@ public final class Machine: Sendable {
         let plan = configuration.plan
         let steps = StepRecorder(observe)
         let technology = configuration.technology
-        if let refusal = Self.contradiction(configuration) { throw refusal }
+        if let refusal = Self.contradiction(configuration, owner: owner) { throw refusal }
         try host.require(technology)
 
         let vm = try steps.record(.createVM, "create the VM") { () throws(VMMError) in
@@ -133,7 +133,7 @@ public final class Machine: Sendable {
             try Self.launch(plan, initialized, identity: configuration.identity, steps)
             measurement = nil
         case .some(.sev(let initialized)):
-            let launched = try Self.launch(plan, initialized, in: memory, owner: configuration.owner, steps)
+            let launched = try Self.launch(plan, initialized, in: memory, owner: owner, steps)
             measurement = launched.measurement
             map.secretArea = launched.secretArea
         case nil:

@@ -26,14 +26,21 @@ struct Backend {
         """
 
     /// Chooses, and says why.
-    init(_ choice: BackendChoice, technology: GuestTechnology?, memoryByteCount: UInt64) throws {
+    ///
+    /// - Parameter platformState: The folder of the software platform's keys; nil for the user's own.
+    init(
+        _ choice: BackendChoice, technology: GuestTechnology?, memoryByteCount: UInt64, platformState: String? = nil
+    ) throws {
+        let keepsPlatform = technology == .sev || technology == .sevES || platformState != nil
         let what = technology?.displayName ?? "a plain VM"
         switch choice {
         case .kvm:
             self.init(LinuxKVM(), "backend: kvm (\(what) by the host kernel, as asked)")
         case .software:
             self.init(
-                try Self.software(memoryByteCount), "backend: software (as asked)", warning: Self.softwareWarning)
+                try Self.software(memoryByteCount, keepsPlatform: keepsPlatform, platformState),
+                "backend: software (as asked)",
+                warning: Self.softwareWarning)
         case .auto:
             let linux = LinuxKVM()
             guard let missing = HostProbe.whyNot(technology, on: linux) else {
@@ -42,7 +49,7 @@ struct Backend {
             }
             let subject = missing.context.isEmpty ? missing.request : "\(missing.request) \(missing.context)"
             self.init(
-                try Self.software(memoryByteCount),
+                try Self.software(memoryByteCount, keepsPlatform: keepsPlatform, platformState),
                 "backend: software, because the host kernel cannot do \(what) (\(subject): \(missing.cameBack))",
                 warning: Self.softwareWarning)
         }
@@ -54,11 +61,15 @@ struct Backend {
         self.warning = warning
     }
 
-    private static func software(_ memoryByteCount: UInt64) throws -> SoftwareKVM {
+    private static func software(
+        _ memoryByteCount: UInt64, keepsPlatform: Bool, _ platformState: String?
+    ) throws -> SoftwareKVM {
         var configuration = SoftwareKVM.Configuration()
         // Room for the guest and for the secure processor's own pages; what nobody touches costs nothing.
         let (needed, overflow) = memoryByteCount.addingReportingOverflow(1 << 30)
         configuration.systemMemoryByteCount = max(configuration.systemMemoryByteCount, overflow ? .max : needed)
+        // An SNP guest's platform has nothing that another process must find again.
+        if keepsPlatform { configuration.platformStorage = try PlatformStateFolder(platformState).storage() }
         do { return try SoftwareKVM(configuration: configuration) } catch {
             throw CommandFailure(status: .hostCannot, message: "could not start the software machine: \(error)")
         }

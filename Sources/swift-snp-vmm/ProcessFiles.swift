@@ -36,6 +36,29 @@ struct InputFile {
         return bytes
     }
 
+    /// The whole file, which must be this long.
+    func read(as purpose: String, byteCount: Int) throws(CommandFailure) -> [UInt8] {
+        let bytes = try read(as: purpose)
+        guard bytes.count == byteCount else {
+            throw CommandFailure(
+                status: .badInput,
+                message: "could not use \(path) as \(purpose): \(bytes.count) bytes, expected \(byteCount). Likely "
+                    + "cause: another file in its place, or one that is cut off. Next step: make it anew.")
+        }
+        return bytes
+    }
+
+    /// The file's length now; nil when there is none, or none that can be read.
+    var byteCount: Int64? {
+        let descriptor = withPath { file_open($0) }
+        guard descriptor >= 0 else { return nil }
+        defer { file_close(descriptor) }
+        let byteCount = file_byte_count(descriptor)
+        return byteCount >= 0 ? byteCount : nil
+    }
+
+    var exists: Bool { byteCount != nil }
+
     private func withPath(_ body: (UInt64) -> Int32) -> Int32 {
         withKernelAddress(of: Array(path.utf8) + [0]) { body($0) }
     }
@@ -55,7 +78,7 @@ struct InputFile {
     }
 }
 
-/// A file that is written line by line.
+/// A file that is written piece by piece.
 final class OutputFile: Sendable {
     private let descriptor: Int32
 
@@ -74,7 +97,11 @@ final class OutputFile: Sendable {
 
     /// Writes one line. A full disk loses lines, not the guest.
     func write(line: String) {
-        let bytes = Array(line.utf8) + [0x0a]
+        write(bytes: Array(line.utf8) + [0x0a])
+    }
+
+    /// Writes bytes as they are.
+    func write(bytes: [UInt8]) {
         _ = withKernelAddress(of: bytes) { file_write(descriptor, $0, UInt64(bytes.count)) }
     }
 }

@@ -1,6 +1,7 @@
 // What a run says on standard error: one line per launch step, progress on a terminal, and the summary at the end.
 
 import CProcess
+import SEVABI
 import SNPVMM
 
 /// Durations as people read them.
@@ -59,7 +60,7 @@ final class Reporter {
         return "  \(padding)\(time)  \(phase.name)" + (phase.detail.isEmpty ? "" : " (\(phase.detail))")
     }
 
-    func summarize(_ statistics: RunStatistics, preparation: [Phase], confidential: Bool) {
+    func summarize(_ statistics: RunStatistics, preparation: [Phase], technology: GuestTechnology?) {
         guard !quiet else { return }
         let launch = statistics.phases.reduce(Duration.zero) { $0 + $1.duration }
         let before = preparation.map { "\($0.name) \(ReadableDuration.text($0.duration))" }
@@ -72,7 +73,7 @@ final class Reporter {
             lines.append(
                 "  exits   \(statistics.exitCount): " + exits.map { "\($0.key) \($0.value)" }.joined(separator: ", "))
         }
-        if confidential {
+        if technology == .snp {
             let pages = statistics.pages
             lines.append(
                 "  pages   \(pages.privatePages) private, \(pages.sharedPages) shared; the guest made "

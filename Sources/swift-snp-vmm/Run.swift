@@ -18,12 +18,21 @@ struct Run: ParsableCommand {
 
             Example: swift-snp-vmm run guest.img --memory 512M
             Example: swift-snp-vmm run --kernel /boot/vmlinuz --initrd initrd.cpio --cmdline "console=ttyS0 panic=-1 reboot=a"
+            Example: swift-snp-vmm run guest.img --confidential sev-es --owner owner.socket
             """)
 
     @OptionGroup var guest: GuestOptions
-    @Option(help: "Who runs the guest: auto (SNP by the real kernel if it can, else software), kvm or software.")
+    @OptionGroup(title: "Guest owner") var owner: LaunchOwnerOptions
+    @Option(
+        help: "Who runs the guest: auto (the real kernel if it can do what is asked, else software), kvm or software.")
     var backend = BackendChoice.auto
-    @Flag(name: .customLong("launch-only"), help: "Stops after SNP_LAUNCH_FINISH.")
+    @Option(
+        name: .customLong("platform-state"),
+        help: ArgumentHelp(
+            "Where the software platform keeps its keys. (default: $XDG_STATE_HOME/swift-snp-vmm)", valueName: "folder")
+    )
+    var platformState: String?
+    @Flag(name: .customLong("launch-only"), help: "Stops after LAUNCH_FINISH.")
     var launchOnly = false
     @Option(
         name: .customLong("launch-log"),
@@ -33,9 +42,7 @@ struct Run: ParsableCommand {
     var quiet = false
 
     func validate() throws {
-        if guest.confidential == .sev || guest.confidential == .sevES {
-            throw ValidationError("--confidential \(guest.confidential.rawValue): not run yet, only measured.")
-        }
+        try owner.check(guest.confidential.technology)
         if guest.cpus != 1, !launchOnly {
             throw ValidationError(
                 "--cpus \(guest.cpus): this version runs one vCPU; more can be measured and launched only.")
@@ -53,7 +60,7 @@ struct Run: ParsableCommand {
         }
         guard !launchOnly else {
             reporter.summarize(
-                machine.statistics, preparation: preparation.phases, confidential: guest.confidential == .snp)
+                machine.statistics, preparation: preparation.phases, technology: guest.confidential.technology)
             return
         }
         if console.isInteractive { reporter.say("console: Ctrl-A x ends, Ctrl-A h helps") }
@@ -62,54 +69,61 @@ struct Run: ParsableCommand {
         console.detach()
         if case .stopped = outcome { reporter.say("\nended by Ctrl-A x") }
         reporter.summarize(
-            machine.statistics, preparation: preparation.phases, confidential: guest.confidential == .snp)
+            machine.statistics, preparation: preparation.phases, technology: guest.confidential.technology)
         if let error = outcome.error { throw error }
     }
 
-    /// Everything up to SNP_LAUNCH_FINISH. The image and the plan are gone when this returns: only the machine stays.
+    /// Everything up to LAUNCH_FINISH. The image and the plan are gone when this returns: only the machine stays.
     private func launch(_ console: Console, _ reporter: Reporter, _ preparation: inout Preparation) throws -> Machine {
-        let isConfidential = guest.confidential == .snp
+        let technology = guest.confidential.technology
         // What depends on the command line alone comes first: its errors need no host.
         var description = try guest.machine()
         let identity = try guest.identity()
         let source = try GuestSource(guest)
+        // Safe: `machine()` has checked that a SEV policy has 32 bits.
+        let asked = guest.policy == nil ? nil : UInt32(truncatingIfNeeded: description.policy)
+        let owner = try owner.owner(policy: asked, reporter: reporter)
         preparation.finish("read \(source.form)")
 
         let backend = try Backend(
-            backend, technology: guest.confidential.technology, memoryByteCount: description.memoryByteCount)
+            backend, technology: technology, memoryByteCount: description.memoryByteCount, platformState: platformState)
         reporter.say(backend.announcement)
         // Said even when quiet: whoever watches must know what this run is worth.
         if let warning = backend.warning { StandardError.write(line: warning) }
-        let follower = DigestFollower()
+        let follower = DigestFollower(technology)
         var kernel = backend.kernel
         if let launchLog {
             let file = try OutputFile(path: launchLog, purpose: "the launch log")
             kernel = LaunchLog(kernel, digest: { follower.extend($0) }, write: { file.write(line: $0) })
         }
         let host = try Host(kernel)
-        try host.require(guest.confidential.technology)
-        description.cpuid = try host.guestCPUID(
-            processorCount: guest.cpus, technology: guest.confidential.technology)
-        if isConfidential { description.cBit = try requiredCBit(of: description) }
+        try host.require(technology)
+        description.cpuid = try host.guestCPUID(processorCount: guest.cpus, technology: technology)
+        if technology != nil { description.cBit = try requiredCBit(of: description) }
         preparation.finish("host")
 
         let plan = try source.plan(on: description)
         preparation.finish("plan")
-        if isConfidential {
+        if technology != nil {
             follower.plan(plan)
-            let digest = MeasuredLaunch(of: plan).digest
+            let measured = MeasuredLaunch(of: plan)
             preparation.finish("measure")
-            reporter.say("launch digest (measured before launch): \(digest)")
-            if let block = identity.identityBlock?.block, block.launchDigest != digest {
+            reporter.say("launch digest (measured before launch): \(measured.digestText)")
+            if let block = identity.identityBlock?.block, block.launchDigest != measured.digest {
                 reporter.say("note: the ID block was made for another launch digest, \(block.launchDigest)")
             }
         }
-        return try Machine(
-            host: host,
-            configuration: MachineConfiguration(
-                technology: guest.confidential.technology, memoryByteCount: description.memoryByteCount, plan: plan,
-                cpuid: description.cpuid, identity: identity),
-            console: { console.write($0) }, observe: { reporter.hear($0) })
+        do {
+            return try Machine(
+                host: host,
+                configuration: MachineConfiguration(
+                    technology: technology, memoryByteCount: description.memoryByteCount, plan: plan,
+                    cpuid: description.cpuid, identity: identity),
+                owner: owner, console: { console.write($0) }, observe: { reporter.hear($0) })
+        } catch {
+            (owner as? SocketOwner)?.end(because: error)
+            throw error
+        }
     }
 
     private func requiredCBit(of description: MachineDescription) throws(VMMError) -> UInt8 {
@@ -117,7 +131,7 @@ struct Run: ParsableCommand {
             throw VMMError(
                 .hostCannot, step: "find the C-bit", request: "KVM_GET_SUPPORTED_CPUID", context: "leaf 0x8000001f",
                 finding: "no SEV", likelyCause: "a processor or a kernel without memory encryption",
-                nextStep: "use an EPYC with SNP enabled, or --backend software")
+                nextStep: "use an EPYC with SEV enabled, or --backend software")
         }
         return bit
     }
@@ -137,29 +151,36 @@ struct Preparation {
 
 /// Computes the launch digest so far from what a launch log sees.
 final class DigestFollower: Sendable {
-    private struct State: Sendable {
-        var running = RunningLaunchDigest()
+    private struct State {
+        var pages = RunningLaunchDigest()
+        let contents = RunningContentsDigest()
         var processors: [SealedState] = []
     }
+    private let isSNP: Bool
     private let state = Mutex(State())
+
+    init(_ technology: GuestTechnology?) { isSNP = technology == .snp }
 
     /// The VMSAs are made by the kernel, out of the log's sight: the plan says what they will be.
     func plan(_ plan: LaunchPlan) {
-        let sealed = plan.processors.map { SealedState(of: $0, guestFeatures: plan.guestFeatures) }
-        state.withLock { $0.processors = sealed }
+        state.withLock { state in
+            state.processors = plan.processors.map { SealedState(of: $0, guestFeatures: plan.guestFeatures) }
+        }
     }
 
     func extend(_ measured: LaunchLog.Measured) -> String {
         state.withLock { state in
             switch measured {
             case .pages(let type, let gpa, let byteCount, let contents):
-                state.running.extend(
+                state.pages.extend(
                     LaunchPlan.Region(label: "", pageType: type, gpa: gpa, byteCount: byteCount, contents: contents))
-            case .data: break
+            case .data(let contents): state.contents.extend(contents)
             case .processors:
-                for processor in state.processors { state.running.extend(processor) }
+                for processor in state.processors {
+                    if isSNP { state.pages.extend(processor) } else { state.contents.extend(processor) }
+                }
             }
-            return "\(state.running.digest)"
+            return isSNP ? "\(state.pages.digest)" : hexText(state.contents.digestBytes)
         }
     }
 }

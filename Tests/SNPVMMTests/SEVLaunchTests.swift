@@ -74,9 +74,8 @@ private func launch(
     return try Machine(
         host: host,
         configuration: MachineConfiguration(
-            technology: technology, memoryByteCount: 16 << 20, plan: plan ?? sevPlan(technology), cpuid: cpuid,
-            owner: owner),
-        console: { _ in })
+            technology: technology, memoryByteCount: 16 << 20, plan: plan ?? sevPlan(technology), cpuid: cpuid),
+        owner: owner, console: { _ in })
 }
 
 private func failure(_ body: () throws(VMMError) -> Machine) -> VMMError? {
@@ -242,8 +241,8 @@ private func failure(_ body: () throws(VMMError) -> Machine) -> VMMError? {
                 return try Machine(
                     host: host,
                     configuration: MachineConfiguration(
-                        technology: technology, memoryByteCount: 16 << 20, plan: samplePlan(), cpuid: [],
-                        owner: ScriptedOwner()), console: { _ in })
+                        technology: technology, memoryByteCount: 16 << 20, plan: samplePlan(), cpuid: []),
+                    owner: ScriptedOwner(), console: { _ in })
             }
             #expect(error?.exitStatus == .usage)
             #expect(!kernel.log.contains { $0.hasPrefix("KVM_CREATE_VM") })

@@ -48,6 +48,13 @@ int32_t file_write_byte(int32_t descriptor, uint8_t byte);
 
 void file_close(int32_t descriptor);
 
+/* Copies the value of the environment variable whose NUL-terminated name is at `name_address`, without a NUL. Returns its
+ * length, -ENOENT when there is none, -ERANGE when it is longer than `byte_count`. */
+int32_t process_environment(uint64_t name_address, uint64_t address, uint64_t byte_count);
+
+/* Sleeps for about so long. */
+void process_sleep(int64_t milliseconds);
+
 /* Resources. */
 
 /* The most memory this process has had resident, in bytes. */

@@ -1,0 +1,287 @@
+// The guest owner of a run: files that it has sent, or a process behind a socket.
+//
+// With files the launch waits in the measured state for the packet: `--measurement-out` is written, the owner checks it and
+// makes the packet, and the run goes on when the packet's file is there.
+
+import ArgumentParser
+import CProcess
+import GuestOwner
+import KVMABI
+import SEVABI
+import SNPVMM
+
+/// How `run` reaches the owner of a SEV or SEV-ES guest.
+struct LaunchOwnerOptions: ParsableArguments {
+    @Option(
+        name: .customLong("owner"),
+        help: ArgumentHelp(
+            "The socket of a waiting guest owner (see `owner serve`); SEV and SEV-ES.", valueName: "socket"))
+    var socket: String?
+    @Option(help: ArgumentHelp("The owner's session: 128 bytes. SEV and SEV-ES.", valueName: "file"))
+    var session: String?
+    @Option(
+        name: .customLong("owner-cert"),
+        help: ArgumentHelp("The owner's certificate for this session: 2084 bytes.", valueName: "file"))
+    var certificate: String?
+    @Option(
+        help: ArgumentHelp(
+            """
+            The owner's secret packet. The launch waits after LAUNCH_MEASURE until the file is there; one that is there \
+            from the start belongs to another launch, and the firmware refuses it.
+            """, valueName: "file"))
+    var secret: String?
+    @Option(
+        name: .customLong("measurement-out"),
+        help: ArgumentHelp("Where the 48 bytes of LAUNCH_MEASURE are written, for the owner.", valueName: "file"))
+    var measurementOut: String?
+
+    var isUsed: Bool { socket ?? session ?? certificate ?? secret ?? measurementOut != nil }
+
+    func validate() throws {
+        if socket != nil, session ?? certificate ?? secret != nil {
+            throw ValidationError(
+                "--owner excludes --session, --owner-cert and --secret: the socket gives all of them.")
+        }
+        if (session == nil) != (certificate == nil) {
+            throw ValidationError(
+                "--session and --owner-cert go together: the session is made for the certificate's key.")
+        }
+        if secret != nil, session == nil {
+            throw ValidationError("--secret needs --session: the packet is encrypted with the session's keys.")
+        }
+    }
+
+    /// What an owner cannot do for this kind of guest.
+    func check(_ technology: GuestTechnology?) throws {
+        guard isUsed else { return }
+        switch technology {
+        case .sev, .sevES: return
+        case .snp:
+            throw ValidationError(
+                """
+                --owner, --session, --secret and --measurement-out belong to --confidential sev and sev-es. An SNP launch has \
+                no session and no secret: its owner releases secrets to the running guest, which shows an attestation report.
+                """)
+        case nil:
+            throw ValidationError(
+                "--owner, --session, --secret and --measurement-out belong to --confidential sev and sev-es.")
+        }
+    }
+
+    /// The owner; nil when nobody has been named.
+    /// - Parameter policy: What `--policy` asked for, if it did.
+    func owner(policy: UInt32?, reporter: Reporter) throws(CommandFailure) -> (any LaunchOwner)? {
+        guard isUsed else { return nil }
+        let output = try measurementOut.map { (path) throws(CommandFailure) in
+            // Made empty now: a path that cannot be written is found before the launch, and an old measurement goes.
+            try OutputFile(path: path, purpose: "the measurement")
+        }
+        if let socket {
+            return SocketOwner(
+                try OwnerSocket(path: socket), policy: policy.map { SEVPolicy(rawValue: $0) },
+                measurement: output, reporter: reporter)
+        }
+        guard let session, let certificate else {
+            return FileOwner(session: nil, secret: nil, measurement: output, reporter: reporter)
+        }
+        return FileOwner(
+            session: (
+                try InputFile(path: certificate).read(
+                    as: "the owner's certificate", byteCount: SEVCertificate.byteCount),
+                try InputFile(path: session).read(as: "the session", byteCount: SEVLaunchSessionBlob.byteCount)
+            ), secret: secret, measurement: output, reporter: reporter)
+    }
+}
+
+/// Tells what was measured, to people and to the file.
+private func publish(_ request: SecretRequest, _ output: OutputFile?, _ reporter: Reporter) {
+    reporter.say("measurement: \(hexText(request.measurement.bytes))")
+    reporter.say("  by firmware \(request.version), policy \(request.policy)")
+    output?.write(bytes: request.measurement.bytes)
+}
+
+/// Two lower-case digits per byte.
+func hexText(_ bytes: [UInt8]) -> String {
+    bytes.reduce(into: "") { $0 += ($1 < 16 ? "0" : "") + String($1, radix: 16) }
+}
+
+// MARK: Files
+
+/// An owner who has sent files.
+final class FileOwner: LaunchOwner {
+    private let files: (certificate: [UInt8], session: [UInt8])?
+    private let secret: String?
+    private let output: OutputFile?
+    private let reporter: Reporter
+
+    init(
+        session: (certificate: [UInt8], session: [UInt8])?, secret: String?, measurement: OutputFile?,
+        reporter: Reporter
+    ) {
+        files = session
+        self.secret = secret
+        output = measurement
+        self.reporter = reporter
+    }
+
+    func session(for request: SessionRequest) throws(VMMError) -> SEVLaunchSession? {
+        files.map { SEVLaunchSession(policy: request.policy, ownerCertificate: $0.certificate, session: $0.session) }
+    }
+
+    func secrets(after request: SecretRequest) throws(VMMError) -> [SEVSecretPacket] {
+        publish(request, output, reporter)
+        guard let secret else {
+            if files != nil {
+                reporter.say("no --secret and no --owner: the launch goes on, whatever the owner will think of it")
+            }
+            return []
+        }
+        let bytes = try waitForPacket(secret)
+        guard let packet = SEVSecretPacket(bytes: bytes) else {
+            throw VMMError(
+                .badInput, step: "inject the owner's secret", request: "the packet in \(secret)",
+                finding: "\(bytes.count) bytes, expected \(SEVSecretHeader.byteCount) and a multiple of 16 up to "
+                    + "\(SEVSecretPacket.maximumPayloadByteCount)",
+                likelyCause: "another file in its place, or one that is cut off",
+                nextStep: "make the packet with swift-snp-vmm owner secret")
+        }
+        return [packet]
+    }
+
+    /// The file's bytes, once it is there and has stopped growing.
+    private func waitForPacket(_ path: String) throws(VMMError) -> [UInt8] {
+        let file = InputFile(path: path)
+        if !file.exists {
+            // Said even when quiet: otherwise the run would seem to hang.
+            StandardError.write(line: "measured; waiting for the owner's packet in \(path) (Ctrl-C gives up)")
+        }
+        var previous: Int64 = -1
+        while true {
+            if let byteCount = file.byteCount {
+                if byteCount > 0, byteCount == previous { break }
+                previous = byteCount
+            }
+            process_sleep(100)
+        }
+        do { return try file.read(as: "the packet") } catch {
+            throw VMMError(
+                .badInput, step: "inject the owner's secret", request: "the packet in \(path)", finding: error.message,
+                likelyCause: "see there", nextStep: "see there")
+        }
+    }
+}
+
+// MARK: A socket
+
+/// A connection to a waiting owner.
+final class OwnerSocket {
+    private let path: String
+    private let descriptor: Int32
+
+    init(path: String) throws(CommandFailure) {
+        self.path = path
+        descriptor = withKernelAddress(of: Array(path.utf8) + [0]) { socket_connect($0) }
+        guard descriptor >= 0 else {
+            let errno = Errno(rawValue: -descriptor)
+            let (cause, next) =
+                switch errno {
+                case .ENOENT: ("nobody waits there, or a mistyped path", "start swift-snp-vmm owner serve first")
+                case Errno(rawValue: 111): ("an owner that has ended", "start swift-snp-vmm owner serve again")
+                case .EACCES, .EPERM: ("the socket belongs to another user", "run both as the same user")
+                case Errno(rawValue: 36): ("a path of more than 107 bytes", "use a shorter path")
+                default: ("something else in the socket's place", "check the path")
+                }
+            throw CommandFailure(
+                status: .badInput,
+                message:
+                    "could not reach the guest owner at \(path): \(errno). Likely cause: \(cause). Next step: \(next).")
+        }
+    }
+
+    deinit { file_close(descriptor) }
+
+    func read() throws(OwnerError) -> [UInt8] {
+        var bytes = [UInt8](repeating: 0, count: 65536)
+        let count = withKernelAddress(ofMutable: &bytes) { socket_read(descriptor, $0, 65536) }
+        guard count >= 0 else { throw failure("read from", count) }
+        return Array(bytes.prefix(Int(count)))
+    }
+
+    func write(_ bytes: [UInt8]) throws(OwnerError) {
+        let result = withKernelAddress(of: bytes) { socket_write(descriptor, $0, UInt64(bytes.count)) }
+        guard result == 0 else { throw failure("write to", Int64(result)) }
+    }
+
+    private func failure(_ what: String, _ result: Int64) -> OwnerError {
+        OwnerError(
+            .connection, attempt: "\(what) the guest owner", subject: "the socket \(path)", expected: "a connection",
+            found: "\(Errno(rawValue: Int32(truncatingIfNeeded: -result)))",
+            likelyCause: "the owner stopped or crashed",
+            nextStep: "look at the owner's output, and start the launch again")
+    }
+}
+
+/// An owner who waits behind a socket.
+final class SocketOwner: LaunchOwner {
+    private var conversation: OwnerConversation
+    private let policy: SEVPolicy?
+    private let output: OutputFile?
+    private let reporter: Reporter
+    private var isOver = false
+
+    /// - Parameter policy: What this run has asked for; nil to take the owner's.
+    init(_ socket: OwnerSocket, policy: SEVPolicy?, measurement: OutputFile?, reporter: Reporter) {
+        conversation = OwnerConversation(
+            read: { () throws(OwnerError) in try socket.read() },
+            write: { (bytes) throws(OwnerError) in try socket.write(bytes) })
+        self.policy = policy
+        output = measurement
+        self.reporter = reporter
+    }
+
+    func session(for request: SessionRequest) throws(VMMError) -> SEVLaunchSession? {
+        let session = try ask("get a session from the guest owner") { (conversation) throws(OwnerError) in
+            try conversation.session(
+                for: OwnerHello(technology: request.technology, firmware: request.version, platform: request.platform))
+        }
+        if let policy, policy != session.policy {
+            let error = VMMError(
+                .launchRefused, step: "agree with the guest owner on a policy", request: "--policy",
+                finding: "\(policy), the owner's session is for \(session.policy)",
+                likelyCause: "the policy is the owner's to choose", nextStep: "leave --policy out, or ask the owner")
+            end(because: error)
+            throw error
+        }
+        return session
+    }
+
+    func secrets(after request: SecretRequest) throws(VMMError) -> [SEVSecretPacket] {
+        publish(request, output, reporter)
+        let packets = try ask("get the guest owner's consent to this launch") { (conversation) throws(OwnerError) in
+            try conversation.secrets(
+                after: OwnerMeasurement(
+                    firmware: request.version, policy: request.policy, measurement: request.measurement))
+        }
+        isOver = true
+        return packets
+    }
+
+    /// Tells the owner that the launch has failed here, unless the conversation has ended.
+    func end(because error: VMMError) {
+        guard !isOver else { return }
+        isOver = true
+        // Nobody is left who could hear of a failure to tell a failure.
+        try? conversation.refuse(OwnerRefusal(.message, reason: "\(error)"))
+    }
+
+    private func ask<Answer>(
+        _ step: String, _ body: (inout OwnerConversation) throws(OwnerError) -> Answer
+    ) throws(VMMError) -> Answer {
+        do { return try body(&conversation) } catch {
+            isOver = true
+            throw VMMError(
+                .launchRefused, step: step, request: error.subject, finding: error.found,
+                likelyCause: error.likelyCause, nextStep: error.nextStep)
+        }
+    }
+}
