@@ -108,7 +108,7 @@ let package = Package(
         tests("GuestImageTests", ["GuestImage", "SEVABI", "X86Defs"]),
         tests("LaunchMeasurementTests", ["LaunchMeasurement", "GuestImage", "SEVABI", "X86Defs", "Crypto"]),
         tests("VMMDevicesTests", ["VMMDevices"]),
-        tests("GuestOwnerTests", ["GuestOwner", "SEVABI", "Crypto", "GuestImage", "LaunchMeasurement"]),
+        tests("GuestOwnerTests", ["GuestOwner", "SEVABI", "X86Defs", "Crypto", "GuestImage", "LaunchMeasurement"]),
         tests("RunReportTests", ["RunReport"]),
         tests(
             "IsolationSuiteTests",

@@ -98,3 +98,12 @@ public struct AMDCertificate: Equatable, Sendable {
         Array(bytes.dropFirst(Self.headerByteCount &+ offset).prefix(count))
     }
 }
+
+extension AMDCertificate {
+    /// What the KEY_IDs of software platforms begin with, in ASCII. AMD's are random bytes.
+    public static let softwareKeyIDPrefix: [UInt8] = Array("swift-snp-vmm".utf8)
+
+    /// The KEY_ID says that this is a key of software platforms. It is a name, not a proof: a root is trusted by its
+    /// fingerprint or because somebody named it.
+    public var isSoftwareRoot: Bool { keyID.starts(with: Self.softwareKeyIDPrefix) }
+}

@@ -114,9 +114,14 @@ public struct SecretTable: Equatable, Sendable {
     public var byteCount: Int { entries.reduce(Self.headByteCount) { $0 + Self.headByteCount + $1.data.count } }
 
     /// The table, without padding.
-    public var bytes: [UInt8] {
+    public var bytes: [UInt8] { bytes(paddedTo: 1) }
+
+    /// The table with zeroes behind it, up to a multiple of `alignment`. One storage: growing would leave copies of secrets.
+    public func bytes(paddedTo alignment: Int) -> [UInt8] {
+        precondition(alignment > 0, "an alignment")
+        let padding = (alignment - byteCount % alignment) % alignment
         var result: [UInt8] = []
-        result.reserveCapacity(byteCount)
+        result.reserveCapacity(byteCount + padding)
         result += Self.guid.bytes
         result.appendLittleEndian(UInt32(truncatingIfNeeded: byteCount))
         for entry in entries {
@@ -124,6 +129,7 @@ public struct SecretTable: Equatable, Sendable {
             result.appendLittleEndian(UInt32(truncatingIfNeeded: Self.headByteCount + entry.data.count))
             result += entry.data
         }
+        result.append(contentsOf: repeatElement(0, count: padding))
         return result
     }
 
