@@ -1,13 +1,61 @@
-// What tests and tools of this package may see and do beyond the ABI: the firmware's digest, a hostile host's tricks, and
-// a vCPU's GHCB handler without a processor. Nothing here is reachable through the seam.
+// What tests, reports and the attack suite of this package may see and do beyond the ABI. Nothing here is reachable
+// through the seam.
+//
+//     see     guestProtection(of:)              technology, ASID, firmware handle or context, features, VMSA pages
+//             launchDigest(of:)                 the firmware's running digest of an SNP guest
+//             vmsaAddress(of:), ghcbAddress(of:)   where a vCPU's encrypted registers and its GHCB are
+//             systemAddress(ofUserAddress:)     the physical page behind memory of the VMM (SEV, SEV-ES)
+//             systemAddress(ofPage:in:)         the physical page behind a guest_memfd (SNP)
+//     do      readPhysical, writePhysical       the memory bus: ciphertext, and stores that the RMP may refuse
+//             swapPages(_:_:in:)                two pages of an SNP guest change places in the nested page table
+//             injectException(_:errorCode:into:)   an exception that the guest did not cause
+//             punchHole(atPage:in:)             fallocate on a guest_memfd
+//
+// Inspection+HostileKernel.swift has what only the attack suite needs: forced ASIDs, nested page tables that lie.
+//
+// What a hostile host does through the seam needs no entry here: remapping (KVM_SET_USER_MEMORY_REGION with another
+// userspace_addr), lying in CPUID (KVM_SET_CPUID2), reading and setting registers, interrupts (KVM_SIGNAL_MSI), flushing
+// caches of a range (UNREG_REGION and REG_REGION), reading physical memory through /dev/mem.
 
 import KVMABI
 import MemoryController
 import SEVABI
 import SoftwarePSP
 
+/// What protects a VM now.
+package struct GuestProtection: Equatable, Sendable {
+    package var technology: GuestTechnology
+    /// The ASID, which is also the number of the key's slot in the memory controller.
+    package var asid: UInt32
+    /// SEV and SEV-ES: the firmware's guest, from LAUNCH_START on.
+    package var handle: UInt32?
+    /// SNP: the guest context page, from LAUNCH_START on.
+    package var context: SPA?
+    /// SEV_FEATURES of its VMSAs.
+    package var vmsaFeatures: UInt64
+    package var ghcbVersion: UInt16
+    /// In vCPU creation order; empty until the vCPUs are sealed.
+    package var vmsaPages: [SPA]
+}
+
 extension SoftwareKVM {
-    /// The launch digest that the firmware holds for a VM; nil before LAUNCH_START.
+    // MARK: See
+
+    /// What protects a VM; nil for a plain one, and before INIT2.
+    package func guestProtection(of vm: KernelHandle) -> GuestProtection? {
+        guard case .vm(let vm)? = handles[vm] else { return nil }
+        if let snp = vm.snp {
+            return GuestProtection(
+                technology: .snp, asid: snp.asid, context: snp.context, vmsaFeatures: snp.vmsaFeatures,
+                ghcbVersion: snp.ghcbVersion, vmsaPages: snp.vmsaPages)
+        }
+        guard let sev = vm.sev else { return nil }
+        return GuestProtection(
+            technology: sev.isES ? .sevES : .sev, asid: sev.asid, handle: sev.handle, vmsaFeatures: sev.vmsaFeatures,
+            ghcbVersion: sev.ghcbVersion, vmsaPages: sev.vmsaPages)
+    }
+
+    /// The launch digest that the firmware holds for an SNP VM; nil before LAUNCH_START.
     package func launchDigest(of vm: KernelHandle) -> LaunchDigest? {
         guard case .vm(let vm)? = handles[vm], let context = vm.snp?.context else { return nil }
         return secureProcessor.processor.launchDigest(of: context)
@@ -19,10 +67,37 @@ extension SoftwareKVM {
         return vcpu
     }
 
+    /// The guest physical address of a vCPU's GHCB, once the guest has set one. Waits for KVM_RUN to return.
+    package func ghcbAddress(of vcpu: KernelHandle) -> UInt64? {
+        guard let vcpu = self.vcpu(vcpu) else { return nil }
+        var value: UInt64 = 0
+        vcpu.lockedForSealing { value = vcpu.registeredGHCB ?? vcpu.currentGHCBMSR }
+        // Anything in the low bits is a message of the MSR protocol [GHCB 2.3.1].
+        return value != 0 && value & 0xfff == 0 ? value : nil
+    }
+
     /// Where a page of a guest_memfd lies in system memory; nil for a hole.
     package func systemAddress(ofPage page: UInt64, in memfd: KernelHandle) -> SPA? {
         guard case .guestMemfd(let file)? = handles[memfd] else { return nil }
         return file.page(at: page)
+    }
+
+    /// The physical page behind memory of the VMM that a SEV or SEV-ES guest has touched, or that was launched: the
+    /// address that its encryption depends on. Nil where there is none.
+    package func systemAddress(ofUserAddress address: UInt64) -> SPA? { encryptedMemory.systemAddress(of: address) }
+
+    // MARK: Do
+
+    /// What the memory bus shows: the host's own bytes, or ciphertext. Nil outside memory.
+    package func readPhysical(_ spa: SPA, byteCount: Int) -> [UInt8]? {
+        systemMemory.hostSnapshot(spa: spa, byteCount: byteCount)
+    }
+
+    /// A store of the host: refused by the RMP for pages of SNP guests and of the firmware.
+    ///
+    /// Memory of a SEV guest is the VMM's own: an attacker writes there, not here. VMSA pages are the kernel's.
+    package func writePhysical(_ spa: SPA, _ bytes: [UInt8]) throws(HostAccessFault) {
+        try systemMemory.hostWrite(spa, bytes)
     }
 
     /// A hostile host: two pages of a guest_memfd change places in the nested page table.
@@ -35,6 +110,13 @@ extension SoftwareKVM {
     package func punchHole(atPage page: UInt64, in memfd: KernelHandle) {
         guard case .guestMemfd(let file)? = handles[memfd] else { return }
         file.punchHole(at: page)
+    }
+
+    /// A hostile host: an exception that the guest did not cause, on its next entry. Waits for KVM_RUN to return. Through
+    /// the seam KVM_SET_VCPU_EVENTS does the same.
+    package func injectException(_ vector: UInt8, errorCode: UInt32? = nil, into vcpu: KernelHandle) {
+        guard let vcpu = self.vcpu(vcpu) else { return }
+        vcpu.lockedForSealing { vcpu.queuedException = (vector, errorCode) }
     }
 }
 

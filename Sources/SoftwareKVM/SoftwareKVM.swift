@@ -38,7 +38,7 @@ public final class SoftwareKVM: HostKernel {
             systemMemory = try SystemMemory(
                 byteCount: configuration.systemMemoryByteCount,
                 asidCount: Int(
-                    max(configuration.platform.snpASIDs.upperBound, configuration.profile.memoryASIDs.upperBound)) + 1)
+                    max(configuration.platform.snpASIDs.upperBound, configuration.platform.sevASIDs.upperBound)) + 1)
         } catch {
             throw StartError(
                 message:
@@ -54,7 +54,7 @@ public final class SoftwareKVM: HostKernel {
         encryptedMemory = EncryptedUserMemory(memory: systemMemory, user: user)
         secureProcessor = SecureProcessorDriver(
             memory: systemMemory, processor: processor, stateASIDs: Range(platform.snpASIDs),
-            memoryASIDs: configuration.profile.memoryASIDs)
+            memoryASIDs: Range(platform.sevASIDs))
         random = Mutex(SplitMix64(state: configuration.seed ?? 0))
         let status = secureProcessor.initializePlatform()
         if status != .success {

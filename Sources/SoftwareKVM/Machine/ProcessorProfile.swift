@@ -31,9 +31,6 @@ public struct ProcessorProfile: Sendable {
 }
 
 extension ProcessorProfile {
-    /// ASIDs of guests without encrypted state: plain SEV.
-    var memoryASIDs: Range<UInt32> { minimumSEVASID..<max(minimumSEVASID, asidCount &+ 1) }
-
     /// KVM_GET_SUPPORTED_CPUID, in ascending order of leaves.
     var supportedCPUID: [KVMCPUIDEntry] {
         func leaf(

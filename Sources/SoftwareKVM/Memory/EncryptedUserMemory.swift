@@ -349,6 +349,14 @@ final class EncryptedUserMemory: Sendable {
         }
     }
 
+    /// The physical page behind a user address, and the offset in it; nil where a guest has never been.
+    func systemAddress(of address: UInt64) -> SPA? {
+        state.withLock { state in
+            guard let position = state.find(address), state.pages[position].frame != 0 else { return nil }
+            return spa(state.pages[position].frame) + (address & 4095)
+        }
+    }
+
     // MARK: The end
 
     /// A VM is gone: pages that only it used are scrubbed and given back. The user's memory is left as it is: it may

@@ -33,7 +33,7 @@ extension VirtualMachine {
 
     /// Submits a command; a refusal is EIO with the status.
     func firmware(_ command: SEVCommand, _ buffer: inout [UInt8]) throws(EncryptFailure) {
-        let status = kernel.secureProcessor.processor.submit(command, &buffer)
+        let status = kernel.secureProcessor.submit(command, &buffer)
         if status != .success { throw EncryptFailure(.EIO, status) }
     }
 }

@@ -25,8 +25,18 @@ final class SecureProcessorDriver: Sendable {
     private let asidRanges: [ASIDClass: Range<UInt32>]
     /// What the next VM gets, if a hostile kernel wants it so.
     private let forcedASID = Mutex<UInt32?>(nil)
-    /// INIT of the SEV platform and SNP_INIT_EX have run.
-    private let initialized = Mutex(false)
+
+    private struct Platform {
+        /// SNP_INIT_EX has run.
+        var isSNPInitialized = false
+        /// INIT has run, and no SHUTDOWN since.
+        var isSEVInitialized = false
+        /// The trusted memory region of SEV-ES, once given to the firmware.
+        var trustedRegion: SPA?
+    }
+    private let platform = Mutex(Platform())
+    /// `sev_cmd_mutex`. Order: this one, then `platform`.
+    private let commandLock = Mutex(())
 
     /// - Parameters:
     ///   - stateASIDs: For SEV-ES and SNP guests.
@@ -40,19 +50,80 @@ final class SecureProcessorDriver: Sendable {
         asids = Mutex(asidRanges.mapValues { ASIDs(free: Array($0)) })
     }
 
-    /// Brings the platform up, as KVM does when it loads. Returns the firmware's refusal, if any.
+    /// A command of KVM's.
+    func submit(_ command: SEVCommand, _ buffer: inout [UInt8]) -> SEVStatus {
+        commandLock.withLock { _ in
+            // A copy: the caller's array may not be captured.
+            var bytes = buffer
+            let status = processor.submit(command, &bytes)
+            buffer = bytes
+            return status
+        }
+    }
+
+    /// Runs `body` as the only user of the mailbox: what a command of /dev/sev finds does not change under it.
+    func withCommandLock(_ body: () throws(EncryptFailure) -> Void) throws(EncryptFailure) {
+        try commandLock.withLock { (_) throws(EncryptFailure) in try body() }
+    }
+
+    // MARK: Platform
+
+    /// Brings the platform up, SNP and SEV, as KVM does when it loads and before each guest. Returns the firmware's
+    /// refusal, if any.
     @discardableResult
     func initializePlatform() -> SEVStatus {
-        initialized.withLock { done in
-            if done { return .success }
+        let status: SEVStatus = platform.withLock { platform in
+            if platform.isSNPInitialized { return .success }
             var initEx = SNPInitEx().bytes
             let status = processor.submit(.snpInitializeEx, &initEx)
-            guard status == .success else { return status }
-            var none: [UInt8] = []
-            _ = processor.submit(.initialize, &none)
-            done = true
-            return .success
+            platform.isSNPInitialized = status == .success
+            return status
         }
+        return status == .success ? initializeSEV() : status
+    }
+
+    /// INIT with SEV-ES: the platform of SEV and SEV-ES guests goes from UNINIT to INIT [SEV 5.1].
+    func initializeSEV() -> SEVStatus {
+        platform.withLock { platform in
+            if platform.isSEVInitialized { return .success }
+            if platform.trustedRegion == nil { platform.trustedRegion = allocateTrustedRegion() }
+            guard let region = platform.trustedRegion else { return .resourceLimit }
+            var buffer = SEVInit(
+                flags: SEVInitFlags.sevES.rawValue, tmrAddress: region, tmrByteCount: Self.trustedRegionByteCount
+            ).bytes
+            let status = processor.submit(.initialize, &buffer)
+            platform.isSEVInitialized = status == .success
+            return status
+        }
+    }
+
+    /// SHUTDOWN: the platform of SEV and SEV-ES guests goes back to UNINIT; SNP stays.
+    func shutDownSEV() -> SEVStatus {
+        platform.withLock { platform in
+            var none: [UInt8] = []
+            let status = processor.submit(.shutdown, &none)
+            if status == .success { platform.isSEVInitialized = false }
+            return status
+        }
+    }
+
+    /// What PLATFORM_STATUS says.
+    var platformState: SEVPlatformState {
+        var buffer = [UInt8](repeating: 0, count: 12)
+        guard processor.submit(.platformStatus, &buffer) == .success else { return .uninitialized }
+        return SEVPlatformState(rawValue: buffer[2])
+    }
+
+    /// 1 MiB, and a multiple of it: what the firmware asks for.
+    private static let trustedRegionByteCount: UInt32 = 1 << 20
+
+    private func allocateTrustedRegion() -> SPA? {
+        let pageCount = Int(Self.trustedRegionByteCount >> 12)
+        guard let region = memory.allocatePages(pageCount, alignment: pageCount) else { return nil }
+        for page in 0..<UInt64(pageCount) {
+            guard memory.rmpUpdate(region + page << 12, .firmware) == .success else { return nil }
+        }
+        return region
     }
 
     // MARK: ASIDs
@@ -62,10 +133,7 @@ final class SecureProcessorDriver: Sendable {
         if let forced = forcedASID.withLock({ $0.take() }) { return forced }
         return asids.withLock { asids in
             if asids[kind]?.free.isEmpty ?? true, !(asids[kind]?.used.isEmpty ?? true) {
-                // WBINVD and DF_FLUSH make the returned ones usable, of every class [SEV 5.12].
-                processor.noteCachesWrittenBack()
-                var none: [UInt8] = []
-                guard processor.submit(.snpDFFlush, &none) == .success else { return nil }
+                guard flushASIDs() == .success else { return nil }
                 asids = asids.mapValues { ASIDs(free: ($0.free + $0.used).sorted()) }
             }
             guard let free = asids[kind]?.free, !free.isEmpty else { return nil }
@@ -73,17 +141,27 @@ final class SecureProcessorDriver: Sendable {
         }
     }
 
+    /// WBINVD and DF_FLUSH: ASIDs that were given back, of every class, become usable [SEV 5.9].
+    private func flushASIDs() -> SEVStatus {
+        processor.noteCachesWrittenBack()
+        var none: [UInt8] = []
+        return processor.submit(.snpDFFlush, &none)
+    }
+
     /// The ASID's guest is gone. It waits for the next flush.
     func giveBack(asid: UInt32) {
         asids.withLock { asids in
-            for (kind, range) in asidRanges where range.contains(asid) { asids[kind]?.used.append(asid) }
+            for (kind, range) in asidRanges where range.contains(asid) {
+                // A forced ASID may come back twice, or be free.
+                if let pool = asids[kind], pool.free.contains(asid) || pool.used.contains(asid) { continue }
+                asids[kind]?.used.append(asid)
+            }
         }
     }
 
     /// A hostile kernel: the next VM gets this ASID, whoever has it, without or with the flush that belongs in between.
     func force(nextASID asid: UInt32, flushing: Bool) {
-        var none: [UInt8] = []
-        if flushing { _ = processor.submit(.snpDFFlush, &none) }
+        if flushing { _ = flushASIDs() }
         asids.withLock { asids in
             asids = asids.mapValues { lists in
                 ASIDs(free: lists.free.filter { $0 != asid }, used: lists.used.filter { $0 != asid })
