@@ -61,6 +61,12 @@ extension SoftwareKVM {
         return secureProcessor.processor.launchDigest(of: context)
     }
 
+    /// Where the VMSA pages of a VM lie, in vCPU creation order; none before they are sealed.
+    package func vmsaPages(of vm: KernelHandle) -> [SPA] {
+        guard case .vm(let vm)? = handles[vm] else { return [] }
+        return vm.snp?.vmsaPages ?? vm.sev?.vmsaPages ?? []
+    }
+
     /// The vCPU behind a handle.
     package func vcpu(_ handle: KernelHandle) -> VirtualCPU? {
         guard case .vcpu(let vcpu, _)? = handles[handle] else { return nil }

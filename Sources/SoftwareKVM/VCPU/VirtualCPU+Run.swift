@@ -56,6 +56,7 @@ extension VirtualCPU {
         if step == .resume && runPage.immediateExit { step = .fail(.EINTR) }
         while step == .resume { step = runOnce(processor) }
         publishState(processor)
+        saveVMSA(processor)
         switch step {
         case .resume: return 0
         case .exit(let reason):

@@ -195,6 +195,13 @@ package final class VirtualCPU: @unchecked Sendable {
         return vm.kernel.systemMemory.loadVMSA(withoutRMP: vmsaPage, asid: sev.asid) != nil
     }
 
+    /// #VMEXIT's store of a SEV-ES guest's state, as far as somebody could look at it: on the way to the VMM.
+    func saveVMSA(_ processor: Processor) {
+        guard let sev = vm.sev, sev.isES, let vmsaPage else { return }
+        _ = vm.kernel.systemMemory.storeVMSA(
+            withoutRMP: vmsaPage, asid: sev.asid, VMSA(processor: processor.state, sevFeatures: sev.vmsaFeatures))
+    }
+
     /// A nested page fault of a SEV or SEV-ES guest; nil for others. True: run on.
     func settleNestedFault(gpa: UInt64, encrypted: Bool, writing: Bool) -> Bool? {
         guard vm.sev != nil, let view else { return nil }
