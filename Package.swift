@@ -94,6 +94,10 @@ let package = Package(
             name: "example-measured-launch",
             dependencies: ["SNPVMM", "SoftwareKVM", "GuestImage", "LaunchMeasurement"],
             path: "Examples/MeasuredLaunch"),
+        .executableTarget(
+            name: "example-two-guests",
+            dependencies: ["SNPVMM", "SoftwareKVM", "GuestImage", "SEVABI"],
+            path: "Examples/TwoGuests"),
 
         // Tests.
         .target(name: "TestSupport", dependencies: ["KVMABI", "SEVABI", "X86Defs"], path: "Tests/TestSupport"),
@@ -125,7 +129,9 @@ let package = Package(
                 "MemoryController",
             ]),
         // The command, the fuzz driver and the benchmarks as programs, with the flat guests of Firmware/.
-        tests("CommandTests", ["swift-snp-vmm", "fuzz", "bench", "example-measured-launch", "Crypto"]),
+        tests(
+            "CommandTests",
+            ["swift-snp-vmm", "fuzz", "bench", "example-measured-launch", "example-two-guests", "Crypto"]),
         .executableTarget(
             name: "fuzz",
             dependencies: [

@@ -38,7 +38,10 @@ uint64_t ckvm_map(int32_t descriptor, int64_t offset, uint64_t byte_count, int32
 }
 
 uint64_t ckvm_map_anonymous(uint64_t byte_count, int32_t *error) {
-    return map(MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0, byte_count, error);
+    uint64_t address = map(MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0, byte_count, error);
+    /* Guests' memory, and what passes on its way to the firmware: no part of a core file. */
+    if (address != 0) madvise((void *)(uintptr_t)address, byte_count, MADV_DONTDUMP);
+    return address;
 }
 
 int32_t ckvm_unmap(uint64_t address, uint64_t byte_count) {

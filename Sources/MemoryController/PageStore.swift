@@ -74,6 +74,8 @@ struct PageStore: @unchecked Sendable {
         let advised = usesLargePages ? memoryByteCount : 0
         _ = unsafe madvise(mapping + advised, mappingByteCount - advised, MADV_NOHUGEPAGE)
         if usesLargePages { _ = unsafe madvise(mapping, memoryByteCount, MADV_HUGEPAGE) }
+        // The bytes of guests lie here as their processor sees them. A core file shall not have them.
+        _ = unsafe madvise(mapping, memoryByteCount, MADV_DONTDUMP)
         unsafe bytes = unsafe mapping
         unsafe rmp = unsafe (mapping + memoryByteCount).bindMemory(to: RMPEntry.self, capacity: pageCount)
         unsafe contents = unsafe (mapping + memoryByteCount + entriesByteCount)

@@ -116,6 +116,30 @@ final class GuestMemory: Sendable {
         }
     }
 
+    /// What the host reads of guest memory: ciphertext of a SEV or SEV-ES guest, plaintext of what it shares.
+    ///
+    /// The kernel is asked to write its caches back before, by registering the slot anew; a host whose caches are not
+    /// coherent with encrypted memory would read something old otherwise.
+    /// - Returns: nil for bytes that are no memory, cross the end of a slot, or are private to an SNP guest.
+    func hostView(at gpa: UInt64, byteCount: Int) throws(VMMError) -> [UInt8]? {
+        guard byteCount >= 0, let slot = slots.first(where: { $0.range.contains(gpa) }),
+            UInt64(byteCount) <= slot.range.upperBound - gpa, isShared(gpa..<gpa + UInt64(byteCount)),
+            let offset = Int(exactly: gpa - slot.range.lowerBound)
+        else { return nil }
+        if isEncryptedInPlace {
+            let region = KVMEncryptedRegion(
+                address: slot.shared.address, byteCount: slot.range.upperBound - slot.range.lowerBound)
+            let step = "read the guest's memory"
+            try request(step, "KVM_MEMORY_ENCRYPT_UNREG_REGION") { () throws(Errno) in
+                try kernel.call(vm, .memoryEncryptUnregisterRegion, reading: region)
+            }
+            try request(step, "KVM_MEMORY_ENCRYPT_REG_REGION") { () throws(Errno) in
+                try kernel.call(vm, .memoryEncryptRegisterRegion, reading: region)
+            }
+        }
+        return slot.shared.copyBytesIfInside(at: offset, count: byteCount)
+    }
+
     /// Where bytes of the guest lie in this process; nil unless all of them lie in one slot.
     func userAddress(of gpa: UInt64, byteCount: UInt64) -> UInt64? {
         guard let slot = slots.first(where: { $0.range.contains(gpa) }),

@@ -105,6 +105,20 @@ extension Machine {
         return map
     }
 
+    /// What the host, and so whoever controls it, reads at a guest physical address: ciphertext for a SEV or SEV-ES guest.
+    ///
+    /// - Returns: nil for bytes that are no memory of one slot, and for an SNP guest's private pages, which this process
+    ///   cannot reach.
+    public func hostView(at gpa: UInt64, byteCount: Int) throws(VMMError) -> [UInt8]? {
+        try memory.hostView(at: gpa, byteCount: byteCount)
+    }
+
+    /// The VM's descriptor, for tools of this package that ask a software kernel about it.
+    package var vmHandle: KernelHandle { vm }
+
+    /// The vCPUs' descriptors, in creation order.
+    package var vcpuHandles: [KernelHandle] { processors.map(\.handle) }
+
     private func runUntilEnd(_ counts: inout ExitCounts) -> RunOutcome {
         let processor = processors[0]
         let page = processor.run

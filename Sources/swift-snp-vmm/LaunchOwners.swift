@@ -37,7 +37,22 @@ struct LaunchOwnerOptions: ParsableArguments {
 
     var isUsed: Bool { socket ?? session ?? certificate ?? secret ?? measurementOut != nil }
 
-    func validate() throws {
+    /// What contradicts itself, or cannot be for this kind of guest.
+    func check(_ technology: GuestTechnology?) throws {
+        guard isUsed else { return }
+        switch technology {
+        case .sev, .sevES: break
+        case .snp:
+            throw ValidationError(
+                """
+                --owner, --session, --secret and --measurement-out belong to --confidential sev and sev-es. An SNP launch \
+                has no session and no secret: its owner releases secrets to the running guest, which shows an attestation \
+                report.
+                """)
+        case nil:
+            throw ValidationError(
+                "--owner, --session, --secret and --measurement-out belong to --confidential sev and sev-es.")
+        }
         if socket != nil, session ?? certificate ?? secret != nil {
             throw ValidationError(
                 "--owner excludes --session, --owner-cert and --secret: the socket gives all of them.")
@@ -48,23 +63,6 @@ struct LaunchOwnerOptions: ParsableArguments {
         }
         if secret != nil, session == nil {
             throw ValidationError("--secret needs --session: the packet is encrypted with the session's keys.")
-        }
-    }
-
-    /// What an owner cannot do for this kind of guest.
-    func check(_ technology: GuestTechnology?) throws {
-        guard isUsed else { return }
-        switch technology {
-        case .sev, .sevES: return
-        case .snp:
-            throw ValidationError(
-                """
-                --owner, --session, --secret and --measurement-out belong to --confidential sev and sev-es. An SNP launch has \
-                no session and no secret: its owner releases secrets to the running guest, which shows an attestation report.
-                """)
-        case nil:
-            throw ValidationError(
-                "--owner, --session, --secret and --measurement-out belong to --confidential sev and sev-es.")
         }
     }
 

@@ -206,3 +206,78 @@ private func stopSoon(_ machine: Machine) {
         #expect(last.withLock { $0 }?.contains("\(MeasuredLaunch(of: plan).digest)") == true)
     }
 }
+
+/// Several machines over one kernel, in one process.
+@Suite struct SeveralMachinesTests {
+    /// Prints a letter `count` times, waiting between two of them, and switches off.
+    private static func printer(_ letter: UInt8, _ count: UInt8) -> [UInt8] {
+        // mov dx, 0x3f8; mov bl, count; again: mov ecx, 20000; wait: dec ecx; jnz wait; mov al, letter; out dx, al;
+        // dec bl; jnz again
+        [
+            0x66, 0xba, 0xf8, 0x03, 0xb3, count, 0xb9, 0x20, 0x4e, 0, 0, 0xff, 0xc9, 0x75, 0xfc, 0xb0, letter, 0xee,
+            0xfe,
+            0xcb, 0x75, 0xf0,
+        ] + powerOff
+    }
+
+    /// Two guests on two threads: nothing of one gets into the other's console, and a stop of one stops no other.
+    @Test func twoRunSideBySide() throws {
+        let kernel = try SoftwareKVM()
+        let outputs = [Output(), Output()]
+        let machines = try [UInt8(ascii: "a"), UInt8(ascii: "b")].enumerated().map { index, letter in
+            try launch(
+                kernel, plan: FlatGuest(Self.printer(letter, 100), confidential: false).plan, confidential: false,
+                memory: FlatGuest.memoryByteCount, console: { outputs[index].append($0) })
+        }
+        // cli; hlt: this one ends only by its stop, which must not reach the others.
+        let sleeper = try launch(
+            kernel, plan: FlatGuest([0xfa, 0xf4, 0xeb, 0xfd], confidential: false).plan, confidential: false,
+            memory: FlatGuest.memoryByteCount)
+        let group = DispatchGroup()
+        let failures = Mutex<[String]>([])
+        for machine in machines + [sleeper] {
+            DispatchQueue(label: "guest").async(group: group) {
+                let outcome = machine.run()
+                if let error = outcome.error { failures.withLock { $0.append("\(error)") } }
+            }
+        }
+        stopSoon(sleeper)
+        group.wait()
+        #expect(failures.withLock { $0 } == [])
+        #expect(outputs[0].text == String(repeating: "a", count: 100))
+        #expect(outputs[1].text == String(repeating: "b", count: 100))
+        #expect(machines.map { $0.statistics.consoleByteCount } == [100, 100])
+    }
+
+    /// Every ASID is used once; the next guest is refused and told why; a guest that ends gives its ASID back.
+    @Test(arguments: [GuestTechnology.snp, .sevES, .sev]) func asidsRunOut(technology: GuestTechnology) throws {
+        var configuration = SoftwareKVM.Configuration()
+        configuration.platform.snpASIDs = 1...2
+        configuration.platform.sevASIDs = 3...4
+        let kernel = try SoftwareKVM(configuration: configuration)
+        let host = try Host(kernel)
+        let cpuid = try host.guestCPUID(processorCount: 1, technology: technology)
+        func start() throws(VMMError) -> Machine {
+            var plan = technology == .snp ? FlatGuest([0xf4], confidential: true).plan : sevPlan(technology)
+            if technology == .sevES { plan.policy = 0x7 }
+            return try Machine(
+                host: host,
+                configuration: MachineConfiguration(
+                    technology: technology, memoryByteCount: FlatGuest.memoryByteCount, plan: plan, cpuid: cpuid),
+                console: { _ in })
+        }
+        var machines = [try start(), try start()]
+        let asids = machines.map { kernel.guestProtection(of: $0.vmHandle)?.asid ?? 0 }
+        #expect(asids.sorted() == (technology == .sev ? [3, 4] : [1, 2]))
+        do throws(VMMError) {
+            _ = try start()
+            Issue.record("a third guest on two ASIDs")
+        } catch {
+            #expect(error.request == "KVM_SEV_INIT2" && error.errno == .EBUSY)
+            #expect(error.likelyCause.contains("ASID"))
+        }
+        machines.removeFirst()
+        machines.append(try start())
+        #expect(machines.map { kernel.guestProtection(of: $0.vmHandle)?.asid ?? 0 }.sorted() == asids.sorted())
+    }
+}
