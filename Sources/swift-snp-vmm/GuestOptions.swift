@@ -54,6 +54,12 @@ struct GuestOptions: ParsableArguments {
     var vcpuSignature: String?
 
     @Option(
+        name: .customLong("c-bit"),
+        help: ArgumentHelp(
+            "The C-bit's position that a direct boot is measured with; a launch asks the host. (default: 51; EPYC 7001 and "
+                + "7002 have 47)", valueName: "bit"))
+    var cBit: UInt8 = 51
+    @Option(
         help: ArgumentHelp(
             "The guest policy. (default: 0x30000 for snp, 0x7 for sev-es, 0x3 for sev)", valueName: "number"))
     var policy: String?
@@ -158,7 +164,7 @@ struct GuestOptions: ParsableArguments {
             policyBits = value
         }
         return MachineDescription(
-            memoryByteCount: try OptionValue.memory(memory), processorCount: cpus, technology: technology,
+            memoryByteCount: try OptionValue.memory(memory), processorCount: cpus, technology: technology, cBit: cBit,
             signature: signature, guestFeatures: features, policy: policyBits)
     }
 }

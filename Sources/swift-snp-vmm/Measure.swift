@@ -54,6 +54,7 @@ struct Measure: ParsableCommand {
         object.add("image", source.form)
         object.add("memoryByteCount", machine.memoryByteCount)
         object.add("processorCount", machine.processorCount)
+        object.add("cBit", machine.cBit)
         object.add("policy", hex: machine.policy)
         object.add("guestFeatures", hex: machine.guestFeatures)
         object.add(

@@ -142,6 +142,20 @@ struct MeasureCase: Decodable, Sendable, CustomTestStringConvertible {
         }
     }
 
+    /// The page tables hold the C-bit, so the host's processor enters the digest of a direct boot.
+    @Test(.enabled(if: BuiltGuest.firmware("hello") != nil, "no flat guests: run `make firmware`"))
+    func theCBitEntersTheDigest() throws {
+        let image = try #require(BuiltGuest.firmware("hello"))
+        for technology in ["snp", "sev-es", "sev"] {
+            let base = ["measure", "--memory", "64M", image, "--confidential", technology]
+            let standard = try measure(base).output
+            #expect(try measure(base + ["--c-bit", "51"]).output == standard)
+            #expect(try measure(base + ["--c-bit", "47"]).output != standard)
+            #expect(try measure(base + ["--c-bit", "45"]).ending == .exited(3))
+            #expect(try measure(base + ["--c-bit", "x"]).ending == .exited(2))
+        }
+    }
+
     @Test(arguments: [
         ["--confidential", "none", "x"], ["--confidential", "tdx", "x"],
         ["--confidential", "sev", "--policy", "0x100000000", "x"],
