@@ -38,6 +38,8 @@ public struct HostileSoftwareKernel: HostPrivileges {
 
     public func allocatePage() -> UInt64? { kernel.systemMemory.allocatePages()?.rawValue }
 
+    public func freePage(_ address: UInt64) { _ = kernel.systemMemory.freePages(SPA(rawValue: address)) }
+
     public func updateRMP(_ address: UInt64, gpa: UInt64, asid: UInt32?) -> UInt64 {
         let update = asid.map { RMPUpdate(gpa: gpa, assigned: true, asid: $0) } ?? RMPUpdate.shared
         return kernel.systemMemory.rmpUpdate(SPA(rawValue: address), update).rawValue

@@ -29,6 +29,9 @@ public protocol HostPrivileges: Sendable {
     /// A free page of the host.
     func allocatePage() -> UInt64?
 
+    /// Gives back what ``allocatePage()`` gave.
+    func freePage(_ address: UInt64)
+
     /// RMPUPDATE: gives a page to a guest at a GPA (not validated), or, without an ASID, takes it back. Returns RAX.
     func updateRMP(_ address: UInt64, gpa: UInt64, asid: UInt32?) -> UInt64
 

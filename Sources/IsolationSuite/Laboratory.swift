@@ -33,6 +33,19 @@ public final class Laboratory: Sendable {
         return privileges
     }
 
+    /// Takes one particular page of memory, if it is free.
+    func claim(_ address: UInt64) throws(Interruption) -> Bool {
+        let privileges = try requirePrivileges()
+        var others: [UInt64] = []
+        defer { for page in others { privileges.freePage(page) } }
+        for _ in 0..<4096 {
+            guard let page = privileges.allocatePage() else { return false }
+            if page == address { return true }
+            others.append(page)
+        }
+        return false
+    }
+
     /// Ends the scenario where the kernel cannot make such guests.
     func requireGuests(of subject: Subject) throws(Interruption) {
         let types: Int32

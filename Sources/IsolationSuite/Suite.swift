@@ -6,6 +6,9 @@ extension Scenario {
         hostReadsMemory, hostReadsRegisters, swapsPagesBetweenGuests, liesAboutPageState,
         hostCorruptsMemory, replaysPage, remapsPage, aliasesPage, doubleValidates, movesCiphertext,
         changesRegisters, injectsException, liesAboutCPUID,
+        sharesASID, reusesASIDUnflushed, reusesASIDFlushed,
+        editsImage, editsInitrd, editsCommandLine, editsVMSA,
+        replaysSecretElsewhere, replaysSecretTwice,
     ]
 
     /// The attack with this name.

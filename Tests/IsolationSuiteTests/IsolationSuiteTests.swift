@@ -20,7 +20,7 @@ struct Cell: CustomTestStringConvertible, Sendable {
     var testDescription: String { "\(scenario.name) on \(subject.rawValue)" }
 
     static let all = Scenario.all.flatMap { scenario in
-        [Subject.plain, .snp].map { Cell(scenario: scenario, subject: $0) }
+        Subject.allCases.map { Cell(scenario: scenario, subject: $0) }
     }
 }
 
