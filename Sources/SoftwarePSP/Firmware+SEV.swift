@@ -61,7 +61,7 @@ extension Firmware {
         return guests.isEmpty ? .initialized : .working
     }
 
-    func stateDescription() -> String {
+    mutating func stateDescription() -> String {
         var lines = ["platform \(platformStatus().bytes) \(snpPlatformStatus.bytes)"]
         for (handle, guest) in guests.sorted(by: { $0.key < $1.key }) {
             lines.append(
@@ -74,7 +74,8 @@ extension Firmware {
         }
         lines.append("ASIDs \(asidOwners.sorted { $0.key < $1.key }) unflushed \(unflushedASIDs.sorted())")
         lines.append("WBINVD \(needsWBINVD) last handle \(lastHandle)")
-        if let identity { lines.append("identity \(SHA2Hasher(.sha256).hash(PlatformStorage.bytes(of: identity)))") }
+        let identity = withIdentity { PlatformStorage.bytes(of: $0) }
+        lines.append("identity \(SHA2Hasher(.sha256).hash(identity))")
         return lines.joined(separator: "\n")
     }
 
@@ -92,7 +93,10 @@ extension Firmware {
 
     private func pageStatus(_ spa: SPA, byteCount: Int, _ isFine: (PageState) -> Bool) -> SEVStatus {
         let (last, overflow) = spa.rawValue.addingReportingOverflow(UInt64(max(byteCount, 1)) &- 1)
-        guard !overflow else { return .invalidAddress }
+        // Memory is one piece: what has both ends in it is wholly memory.
+        guard !overflow, memory.rmpEntry(spa) != nil, memory.rmpEntry(SPA(rawValue: last)) != nil else {
+            return .invalidAddress
+        }
         for page in spa.page...(last >> 12) {
             guard let entry = memory.rmpEntry(SPA(rawValue: page << 12)) else { return .invalidAddress }
             guard isFine(entry.pageState) else { return .invalidPageState }

@@ -74,6 +74,58 @@ struct MailboxFuzzTests {
         }
     }
 
+    @Test("SEV commands with any bytes, over guests in every state", arguments: 1...6 as ClosedRange<UInt64>)
+    func randomSEV(_ seed: UInt64) throws {
+        var generator = Generator(state: seed)
+        let machine = try SEVMachine(snp: seed % 2 == 0)
+        let memory = machine.memory
+        // A guest of another owner, whose plaintext and measurement must stay what they are.
+        let marker = Array("plaintext of the guest that nobody else may read".utf8)
+        let victim = machine.start(policy: 7)
+        #expect(machine.activate(victim.handle, 60) == .success)
+        let secretPage = machine.pages(marker)
+        #expect(machine.update(victim.handle, secretPage, 4096) == .success)
+        var pages = (0..<16).map { _ in machine.pages([UInt8](repeating: 1, count: 4096)) }
+        pages += (0..<8).map { _ in machine.output() }
+        pages.append(secretPage)
+        let interesting: [UInt64] = [
+            0, 1, 16, 48, 2084, 4096, .max, memory.base.rawValue - 16, memory.base.rawValue + memory.byteCount, 1 << 63,
+        ]
+        var statuses: Set<SEVStatus> = []
+        for _ in 0..<4000 {
+            var buffer = [UInt8](repeating: 0, count: Int.random(in: 0...56, using: &generator))
+            for offset in stride(from: 0, to: buffer.count, by: 8) {
+                let value: UInt64 =
+                    switch Int.random(in: 0..<6, using: &generator) {
+                    case 0, 1: pages.randomElement(using: &generator)!.rawValue
+                    case 2, 3: interesting.randomElement(using: &generator)!
+                    case 4:
+                        UInt64.random(in: 0..<8, using: &generator) | UInt64.random(in: 90..<110, using: &generator)
+                            << 32
+                    default: generator.next()
+                    }
+                for index in 0..<min(8, buffer.count - offset) {
+                    buffer[offset + index] = UInt8(truncatingIfNeeded: value >> UInt64(8 * index))
+                }
+            }
+            var command = (SEVStateTests.commands + SEVStateTests.unsupported).randomElement(using: &generator)!
+            // These end the victim, or every session: rarely, and not here.
+            if command == .shutdown || command == .pekGenerate { command = .launchUpdateData }
+            // The victim's own launch goes on only by its driver.
+            if SEVHandleBuffer(bytes: buffer)?.handle == victim.handle, command != .debugDecrypt,
+                command != .debugEncrypt, command != .attestation, command != .launchStart
+            {
+                continue
+            }
+            statuses.insert(machine.processor.submit(command, &buffer))
+        }
+        #expect(statuses.count >= 6, "the driver reaches more than the first check: \(statuses)")
+        #expect(machine.guestBytes(secretPage, asid: 60) != nil)
+        #expect(machine.read(secretPage, marker.count) != marker)
+        for page in pages where page != secretPage { #expect(machine.read(page, marker.count) != marker) }
+        #expect(machine.processor.guestStatus(of: victim.handle)?.state == .launchUpdate)
+    }
+
     @Test("commands and memory accesses from several threads")
     func threads() async throws {
         let platform = try Platform()

@@ -97,13 +97,18 @@ struct SEVStateTests {
         }
     }
 
+    /// The same for every machine of one seed: its PDH, its PEK signed by somebody else, and that one's authority.
+    static let known: (pdh: [UInt8], pek: [UInt8], oca: [UInt8]) = {
+        guard let machine = try? SEVMachine() else { preconditionFailure("no memory for a machine") }
+        let owner = ExternalOwner()
+        return (machine.certificates().pdh, owner.signed(request: machine.signingRequest()), owner.oca.bytes)
+    }()
+
     static func scene(_ place: PlatformPlace, snp: Bool) throws -> Scene {
         let machine = try SEVMachine(snp: snp)
-        let owner = ExternalOwner()
-        let request = machine.signingRequest()
-        let pek = owner.signed(request: request)
+        let (pek, oca) = (known.pek, known.oca)
         var scene = Scene(machine)
-        scene.certificates = (machine.pages(pek), machine.pages(owner.oca.bytes))
+        scene.certificates = (machine.pages(pek), machine.pages(oca))
         switch place {
         case .uninitialized, .uninitializedAgain:
             if place == .uninitializedAgain {
@@ -112,7 +117,7 @@ struct SEVStateTests {
             }
             precondition(machine.run(.shutdown).status == .success)
         case .initialized: break
-        case .initializedOwned: precondition(machine.importCertificates(pek: pek, oca: owner.oca.bytes) == .success)
+        case .initializedOwned: precondition(machine.importCertificates(pek: pek, oca: oca) == .success)
         case .working: precondition(machine.start().status == .success)
         }
         return scene
@@ -224,7 +229,7 @@ struct SEVStateTests {
         let maker = SessionMaker()
         let guest = machine.start(
             policy: policy, certificate: maker.certificate.bytes,
-            session: maker.session(for: machine.certificates().pdh, policy: policy).bytes)
+            session: maker.session(for: known.pdh, policy: policy).bytes)
         precondition(guest.status == .success)
         let asid: UInt32 = policy & 4 != 0 ? 1 : 100
         precondition(machine.activate(guest.handle, asid) == .success)
