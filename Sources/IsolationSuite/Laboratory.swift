@@ -20,11 +20,28 @@ public final class Laboratory: Sendable {
     /// Nil where the attacker is an ordinary user of its kernel.
     public let privileges: (any HostPrivileges)?
     let limit: any RunLimit
+    private let olderFirmware: (@Sendable () throws -> any HostKernel)?
 
-    public init(kernel: any HostKernel, privileges: (any HostPrivileges)?, limit: any RunLimit = NoRunLimit()) {
+    /// - Parameter olderFirmware: Starts the same machine, with the same chip, under an older firmware; nil where that
+    ///   cannot be done.
+    public init(
+        kernel: any HostKernel, privileges: (any HostPrivileges)?, limit: any RunLimit = NoRunLimit(),
+        olderFirmware: (@Sendable () throws -> any HostKernel)? = nil
+    ) {
         self.kernel = kernel
         self.privileges = privileges
         self.limit = limit
+        self.olderFirmware = olderFirmware
+    }
+
+    /// The same machine under an older firmware, or the end of the scenario.
+    func withOlderFirmware() throws(Interruption) -> Laboratory {
+        guard let olderFirmware else { throw .notRun("needs an older firmware for the same chip") }
+        do {
+            return Laboratory(kernel: try olderFirmware(), privileges: nil, limit: limit)
+        } catch {
+            throw .broken("could not start the machine with an older firmware: \(error)")
+        }
     }
 
     /// What only a hostile kernel can do, or the end of the scenario.

@@ -9,6 +9,7 @@ extension Scenario {
         sharesASID, reusesASIDUnflushed, reusesASIDFlushed,
         editsImage, editsInitrd, editsCommandLine, editsVMSA,
         replaysSecretElsewhere, replaysSecretTwice,
+        rollsTCBBack, launchesOnOldFirmware,
     ]
 
     /// The attack with this name.

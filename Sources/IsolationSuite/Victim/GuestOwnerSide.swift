@@ -20,7 +20,9 @@ struct VictimOwner {
 
     /// Keys for one launch on this platform.
     func session(on victim: VictimMachine) throws(Interruption) -> OwnerSession {
-        let certificate = try victim.exportPDH()
+        guard let certificate = SEVCertificate(bytes: try victim.exportPlatform().pdh) else {
+            throw .broken("SEV_PDH_CERT_EXPORT gave no certificate")
+        }
         guard let key = P384PublicKey(littleEndianX: certificate.publicKey.x, y: certificate.publicKey.y) else {
             throw .broken("the platform's PDH is not a point of P-384")
         }
@@ -69,8 +71,8 @@ struct VictimOwner {
 }
 
 extension VictimMachine {
-    /// SEV_PDH_CERT_EXPORT: the platform's Diffie-Hellman certificate.
-    func exportPDH() throws(Interruption) -> SEVCertificate {
+    /// SEV_PDH_CERT_EXPORT: the platform's Diffie-Hellman certificate, and PEK, OCA and CEK.
+    func exportPlatform() throws(Interruption) -> SEVPlatformCertificates {
         var pdh = [UInt8](repeating: 0, count: SEVCertificate.byteCount)
         var chain = [UInt8](repeating: 0, count: SEVPlatformCertificates.chainByteCount)
         let outcome = withKernelAddress(ofMutable: &pdh) { (pdhAddress: UInt64) in
@@ -84,10 +86,7 @@ extension VictimMachine {
             }
         }
         try require(outcome, "SEV_PDH_CERT_EXPORT")
-        guard let certificate = SEVCertificate(bytes: pdh) else {
-            throw .broken("SEV_PDH_CERT_EXPORT gave no certificate")
-        }
-        return certificate
+        return SEVPlatformCertificates(pdh: pdh, chain: chain)
     }
 
     /// SEV_PLATFORM_STATUS: the firmware's version, which enters every measurement.

@@ -7,11 +7,12 @@ import X86Defs
 extension VictimImage {
     /// Policies that the suite's owners ask for: SNP with SMT allowed, SEV and SEV-ES without debugging [SEV 3, SNP 4.3].
     var policy: UInt64 {
-        switch subject {
+        let (major, minor) = (UInt64(minimumVersion.major), UInt64(minimumVersion.minor))
+        return switch subject {
         case .plain: 0
-        case .sev: 1
-        case .sevES: 1 | 1 << 2
-        case .snp: 0x30000
+        case .sev: 1 | major << 16 | minor << 24
+        case .sevES: 1 | 1 << 2 | major << 16 | minor << 24
+        case .snp: 0x30000 | major << 8 | minor
         }
     }
 

@@ -60,6 +60,8 @@ struct VictimImage {
     var commandLine = littleEndian(VictimLayout.commandLineMark)
     /// The register state at entry.
     var processor = ProcessorState()
+    /// The oldest firmware that the owner's policy allows.
+    var minimumVersion: (major: UInt8, minor: UInt8) = (0, 0)
     let subject: Subject
     /// The C-bit as a mask; 0 for plain guests.
     let encryptionBit: UInt64
