@@ -15,7 +15,7 @@ struct SwiftSNPVMM: ParsableCommand {
             Exit status: 0 power-off, 2 usage, 3 bad image or input, 4 host cannot, 5 launch refused, 6 guest terminated \
             or crashed.
             """,
-        subcommands: [Run.self, Measure.self, Version.self])
+        subcommands: [Run.self, Measure.self, Attack.self, Version.self])
 
     /// Parses, runs, and ends the process with the status that the outcome has.
     static func main() {

@@ -43,9 +43,15 @@ extension Scenario {
             hopes that both then have the same key.
             """,
         threat: "VM memory",
-        sev: Promise(.stopped, "an ASID has one owner: ACTIVATE answers ASID_OWNED", "[SEV 6.17]"),
+        sev: Promise(
+            .stopped,
+            "an ASID has one owner: ACTIVATE answers ASID_OWNED (a hypervisor that enters a control block of its own with "
+                + "this ASID, without asking the firmware, is another attack: SEV and SEV-ES do not promise to stop it)",
+            "[SEV 6.17]"),
         sevES: Promise(.stopped, "as with SEV", "[SEV 6.17]"),
-        snp: Promise(.stopped, "as with SEV", "[SNP 8.4]")
+        snp: Promise(
+            .stopped, "as with SEV, and a register state that is no VMSA of the guest's cannot be entered",
+            "[SNP 8.4]; [APM2 15.36.12]")
     ) { (subject, laboratory) throws(Interruption) in
         let secret = Pattern(seed: 0x5ec2_0005_0000_0001)
         let victim = try laboratory.victim(subject)

@@ -41,7 +41,8 @@ extension Scenario {
             let owner = VictimOwner(plan: victim.plan)
             let session = try owner.session(on: victim)
             try victim.addVCPU()
-            try victim.require(victim.startSEV(session: session.launch), "KVM_SEV_LAUNCH_START with the owner's session")
+            try victim.require(
+                victim.startSEV(session: session.launch), "KVM_SEV_LAUNCH_START with the owner's session")
             try victim.fillSEV()
             let measurement = try victim.measure()
             let firmware = try victim.firmwareVersion()
@@ -72,7 +73,8 @@ extension Scenario {
             launches all the same.
             """,
         sev: Promise(
-            .stopped, "LAUNCH_START compares the policy's minimum API version: POLICY_FAILURE (as far as this firmware can "
+            .stopped,
+            "LAUNCH_START compares the policy's minimum API version: POLICY_FAILURE (as far as this firmware can "
                 + "be believed: see the row about rollback)", "[SEV 3, 6.2]"),
         sevES: Promise(.stopped, "as with SEV", "[SEV 3, 6.2]"),
         snp: Promise(.stopped, "SNP_LAUNCH_START compares ABI_MAJOR and ABI_MINOR: POLICY_FAILURE", "[SNP 4.3, 8.15]")
