@@ -58,13 +58,13 @@ struct TransportKeys {
     /// wrapped keys are authentic under the KIK, and the policy is under the TIK, so an owner who sees the launch
     /// succeed knows that it has his policy.
     ///
+    /// - Parameter sharedSecret: Z, 48 bytes big-endian; the caller wipes it.
     /// - Returns: nil when WRAP_MAC or POLICY_MAC does not match.
-    init?(_ session: SEVLaunchSessionBlob, policy: SEVPolicy, sharedSecret z: consuming [UInt8]) {
+    init?(_ session: SEVLaunchSessionBlob, policy: SEVPolicy, sharedSecret z: borrowing [UInt8]) {
         var master = CounterKDF.derive(key: z, label: "sev-master-secret", context: session.nonce, byteCount: 16)
         var kek = CounterKDF.derive(key: master, label: "sev-kek", byteCount: 16)
         var kik = CounterKDF.derive(key: master, label: "sev-kik", byteCount: 16)
         defer {
-            wipe(&z)
             wipe(&master)
             wipe(&kek)
             wipe(&kik)

@@ -75,9 +75,10 @@ extension Firmware {
         guard certificate.version == SEVCertificate.currentVersion, certificate.usage == .pdh,
             certificate.algorithm == .ecdhSHA256, certificate.hasZeroPadding, let key = certificate.p384Key
         else { return .failure(.init(.invalidCertificate)) }
-        guard let secret = withIdentity({ $0.pdh.sharedSecret(with: key) }) else {
+        guard var secret = withIdentity({ $0.pdh.sharedSecret(with: key) }) else {
             return .failure(.init(.invalidCertificate))
         }
+        defer { wipe(&secret) }
         guard let keys = TransportKeys(session, policy: policy, sharedSecret: secret) else {
             return .failure(.init(.badMeasurement))
         }
