@@ -103,7 +103,9 @@ let package = Package(
         .target(name: "TestSupport", dependencies: ["KVMABI", "SEVABI", "X86Defs"], path: "Tests/TestSupport"),
         tests("KVMABITests", ["KVMABI", "CKVM", "ABILayout"]),
         tests("LinuxKVMTests", ["KVMABI", "LinuxKVM"]),
-        tests("KVMConformanceTests", ["KVMABI", "LinuxKVM", "SoftwareKVM", "SEVABI"]),
+        tests(
+            "KVMConformanceTests",
+            ["KVMABI", "LinuxKVM", "SoftwareKVM", "SEVABI", "SoftwarePSP", "MemoryController", "Crypto"]),
         tests("SEVABITests", ["SEVABI", "X86Defs"]),
         tests("CryptoTests", ["Crypto"]),
         tests("MemoryControllerTests", ["MemoryController", "SEVABI", "Crypto"]),

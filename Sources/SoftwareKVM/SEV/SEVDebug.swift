@@ -20,6 +20,7 @@ extension VirtualMachine {
         while source < sourceEnd.partialValue {
             try requirePinnable(sev, source & ~4095, byteCount: 4096)
             try requirePages(source & ~4095, byteCount: 4096, writing: false)
+            try requirePinnable(sev, destination & ~4095, byteCount: 4096)
             try requirePages(destination & ~4095, byteCount: 4096)
             let count = min(
                 4096 - (source & 4095), 4096 - (destination & 4095), sourceEnd.partialValue - source)
