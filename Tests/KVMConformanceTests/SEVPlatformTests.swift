@@ -256,7 +256,6 @@ extension SEVCertificate {
 
     @Test func `lengths of the import`() throws {
         let device = try SEVDevice()
-        let room = device.room.address
         for length: UInt32 in [0, 16385, .max] {
             #expect(device.importCertificates { $0.pekByteCount = length } == .refused(.EINVAL))
             #expect(device.importCertificates { $0.ocaByteCount = length } == .refused(.EINVAL))
@@ -271,7 +270,7 @@ extension SEVCertificate {
             device.room.fill(pattern, at: 0, count: 0x2000)
             #expect(device.importCertificates() == .firmware(.invalidCertificate))
         }
-        #expect(device.issue(.pekCertificateImport, address: room + 0xfff8) == .refused(.EFAULT))
+        #expect(device.issue(.pekCertificateImport, address: 0) == .refused(.EFAULT))
     }
 
     @Test func `the chip's identity`() throws {

@@ -39,7 +39,9 @@ final class VirtualMachine: @unchecked Sendable {
         self.kernel = kernel
         self.type = type
         identifier = kernel.nextVMIdentifier()
-        memory = GuestMemory(user: kernel.user, hasPrivateMemory: type == .snp)
+        memory = GuestMemory(
+            user: kernel.user, hasPrivateMemory: type == .snp,
+            allowsReadOnlySlots: Capability.readOnlyMemory.value(vmType: type) != 0)
         clock = VMClock()
         defaultTSCkHz = kernel.configuration.tscKHz
     }

@@ -39,6 +39,8 @@ private struct AccessBits {
 final class GuestMemory: Sendable {
     let user: UserMemory
     let hasPrivateMemory: Bool
+    /// KVM_CAP_READONLY_MEM: not where the host cannot emulate the guest's writes.
+    private let allowsReadOnlySlots: Bool
 
     private struct State {
         /// Sorted by address.
@@ -62,9 +64,10 @@ final class GuestMemory: Sendable {
     }
     private let state = Mutex(State())
 
-    init(user: UserMemory, hasPrivateMemory: Bool) {
+    init(user: UserMemory, hasPrivateMemory: Bool, allowsReadOnlySlots: Bool) {
         self.user = user
         self.hasPrivateMemory = hasPrivateMemory
+        self.allowsReadOnlySlots = allowsReadOnlySlots
     }
 
     /// KVM_MEM_SLOTS_NUM.
@@ -85,7 +88,8 @@ final class GuestMemory: Sendable {
     ) throws(Errno) -> SlotChange {
         let flagMemfd = KVMUserspaceMemoryRegion2.guestMemfdFlag
         var allowed = KVMUserspaceMemoryRegion2.logDirtyPages
-        if hasPrivateMemory { allowed |= flagMemfd } else { allowed |= KVMUserspaceMemoryRegion2.readOnly }
+        if hasPrivateMemory { allowed |= flagMemfd }
+        if allowsReadOnlySlots { allowed |= KVMUserspaceMemoryRegion2.readOnly }
         if region.flags & flagMemfd != 0 {
             allowed &= ~(KVMUserspaceMemoryRegion2.logDirtyPages | KVMUserspaceMemoryRegion2.readOnly)
         }
