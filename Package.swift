@@ -119,8 +119,7 @@ let package = Package(
         tests(
             "IsolationSuiteTests",
             [
-                "IsolationSuite", "HostileSoftwareKernel", "SoftwareKVM", "KVMABI", "SEVABI", "X86Defs", "GuestOwner",
-                "GuestImage", "SNPVMM",
+                "IsolationSuite", "HostileSoftwareKernel", "SoftwareKVM", "MemoryController", "KVMABI", "SEVABI",
             ]),
         tests(
             "SNPVMMTests", ["SNPVMM", "KVMABI", "SoftwareKVM", "GuestImage", "LaunchMeasurement", "SEVABI", "X86Defs"]),

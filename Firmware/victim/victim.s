@@ -10,7 +10,7 @@
 #     0x00_C000  GHCB, shared        0x01_0000  pages to fight about
 #
 # The mailbox: command at 0, arguments at 8, 16, 24; results at 64, 72, 80, 88; the fault that ended the command at 96
-# (vector plus one), 104 (error code), 112 (RIP). A byte to port 0xA0 hands it over to the host and waits for an answer.
+# (vector plus one), 104 (error code), 112 (RIP); a plain guest's request at 120. A byte to port 0xA0 hands it over to the host and waits for an answer.
 
 .intel_syntax noprefix
 
@@ -244,9 +244,16 @@ validate:
     ret
 
 # page_state(gpa, 1 private or 2 shared) → the host's answer, 0 = done. SNP: MSR protocol; SEV-ES: hypercall through the
-# GHCB; others: hypercall KVM_HC_MAP_GPA_RANGE.
+# GHCB; SEV: hypercall KVM_HC_MAP_GPA_RANGE. A plain guest has no such request: it leaves one in the mailbox.
 page_state:
-    cmp dword ptr [technology], SNP
+    cmp dword ptr [technology], 0
+    jne 4f
+    mov [MAILBOX + 120], rdi
+    mov [MAILBOX + 128], rsi
+    call doorbell
+    mov r8, [MAILBOX + 136]
+    ret
+4:  cmp dword ptr [technology], SNP
     jne 1f
     shl rsi, 52
     or rdi, rsi

@@ -102,7 +102,9 @@ private struct AttackedHost {
 
     init(_ choice: BackendChoice, subjects: [Subject]) throws {
         switch choice {
-        case .kvm: self.init(announcement: "backend: kvm (as asked); attacks that need the kernel itself are not run")
+        case .kvm:
+            if let error = HostProbe.whyNot(nil, on: LinuxKVM()) { throw error }
+            self.init(announcement: "backend: kvm (as asked); attacks that need the kernel itself are not run")
         case .software: try self.init(software: "backend: software (as asked)")
         case .auto:
             let missing = subjects.lazy.compactMap { subject in

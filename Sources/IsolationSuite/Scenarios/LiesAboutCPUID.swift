@@ -60,6 +60,7 @@ extension Scenario {
         }
         evidence.append(
             "the guest believes: leaf 7 EBX = \(hex(UInt64(believed))); the processor has \(hex(UInt64(truth)))")
-        return Observation(believed == lie ? .notStopped : .stopped, evidence)
+        // KVM takes back what it cannot let a guest believe; what is left is enough.
+        return Observation(believed & ~truth != 0 ? .notStopped : .stopped, evidence)
     }
 }

@@ -26,7 +26,17 @@ extension Scenario {
             }
         }
         victim.pageStateAnswer = .liesAboutDoingIt
-        let answer = try victim.perform(.pageState(page: page, isPrivate: true))[0]
+        let answer: UInt64
+        if subject == .plain {
+            // There is no such request: the guest leaves it in the mailbox, and the answer comes from there.
+            victim.post(.pageState(page: page, isPrivate: true))
+            guard try victim.resume() == .doorbell else { throw .broken("the guest did not ask") }
+            victim.ram.store(0 as UInt64, at: Int(VictimLayout.mailbox) + 136)
+            guard try victim.resume() == .doorbell else { throw .broken("the guest did not take the answer") }
+            answer = victim.reply.results[0]
+        } else {
+            answer = try victim.perform(.pageState(page: page, isPrivate: true))[0]
+        }
         guard answer == 0 else { throw .broken("the guest got \(hex(answer)) for an answer, not the lie") }
         var evidence = ["the guest asks for a private page, the host answers \"done\" and does nothing"]
         if subject.hasPrivateMemory {

@@ -7,7 +7,6 @@ extension Scenario {
             The host copies the bytes of one page over another page of the same guest, without changing any mapping. It \
             hopes that the guest deciphers them there to the contents of the first.
             """,
-        threat: "Data corruption",
         sev: Promise(
             .stopped,
             "the encryption is tweaked with the physical address: elsewhere the same ciphertext is garbage (which the "

@@ -32,6 +32,6 @@ extension Scenario {
         evidence.append("GPA \(hex(VictimLayout.page(0))) is now backed by page 1 (KVM_SET_USER_MEMORY_REGION)")
         let view = try victim.look(atPage: 0, for: second)
         evidence.append("the guest reads page 0 and compares it with page 1: \(view)")
-        return Observation(view == .same ? .notStopped : .stopped, evidence)
+        return try Observation(victim.effect(of: view, onPage: 0, holding: first), evidence)
     }
 }

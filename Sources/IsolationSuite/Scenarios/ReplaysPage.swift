@@ -43,6 +43,6 @@ extension Scenario {
         let seesNew = try victim.look(atPage: 0, for: new) == .same
         evidence.append(
             "the guest sees \(seesOld ? "the old contents" : seesNew ? "the new contents" : "neither of the two")")
-        return Observation(seesOld ? .notStopped : .stopped, evidence)
+        return Observation(seesNew ? .stopped : .notStopped, evidence)
     }
 }

@@ -128,6 +128,20 @@ extension VictimMachine {
         }
     }
 
+    /// What an attack on the contents of a page came to.
+    ///
+    /// - Parameters:
+    ///   - view: How the page compares with what the attacker wants it to hold.
+    ///   - own: What the guest has put there. A page that holds neither is no success of the guest's.
+    func effect(of view: PageView, onPage page: Int, holding own: Pattern) throws(Interruption) -> Effect {
+        switch view {
+        case .same: .notStopped
+        case .stopped: .stopped
+        case .fault: .detected
+        case .differs: try look(atPage: page, for: own) == .same ? .stopped : .notStopped
+        }
+    }
+
     /// Has the guest compare a page with a pattern.
     func look(atPage page: Int, for pattern: Pattern) throws(Interruption) -> PageView {
         switch try tell(.check(page: page, pattern)) {
