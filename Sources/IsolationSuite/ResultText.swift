@@ -119,7 +119,8 @@ public struct ResultText: Sendable {
         switch finding.verdict {
         case .wrong, .broken: .wrong
         case .notRun: .faint
-        case .asPromised: finding.effect == .notStopped ? .exposed : .good
+        case .asPromised:
+            finding.subject == .plain ? .faint : finding.effect == .notStopped ? .exposed : .good
         }
     }
 

@@ -22,8 +22,10 @@ extension Scenario {
         let pattern = Pattern(seed: 0x0a1d_0000_0000_0001)
         try victim.perform(.fill(page: 0, pattern))
         var evidence: [String] = []
+        var original: UInt64 = 0
         if subject.hasPrivateMemory {
             let privileges = try laboratory.requirePrivileges()
+            original = try victim.physicalPage(0)
             guard let fresh = privileges.allocatePage(), let asid = privileges.asid(of: victim.vm) else {
                 throw .broken("no page or no ASID to do it with")
             }
@@ -49,7 +51,20 @@ extension Scenario {
             evidence.append(
                 "the guest's PVALIDATE: RAX \(report[0]), CF \(report[1]): "
                     + (changed ? "the page was not valid any more, so this is not its page" : "nothing changed"))
+            evidence.append(try victim.afterValidatingTwice(original, pattern))
             return Observation(changed ? .detected : .notStopped, evidence)
         }
+    }
+}
+
+extension VictimMachine {
+    /// Why a guest must stop there: with two pages validated for one address, the host can show either at will.
+    fileprivate func afterValidatingTwice(_ original: UInt64, _ old: Pattern) throws(Interruption) -> String {
+        try perform(.fill(page: 0, Pattern(seed: 0x0a1d_0000_0000_0002)))
+        try laboratory.requirePrivileges().map(
+            original, asPage: VictimLayout.page(0) >> 12, of: memfd, in: vm)
+        let view = try look(atPage: 0, for: old)
+        return "a guest that goes on all the same writes the new page, the host shows the old one again: "
+            + (view == .same ? "the guest reads its old contents, and nothing stops that any more" : "\(view)")
     }
 }
