@@ -1,4 +1,7 @@
 // Pages of guests without RMP: encryption in parts of a page, and the integrity value of their VMSAs.
+//
+// SAFETY: pages are checked indices, ranges lie inside one page, and every source has as many bytes as its range: the
+// callers in SystemMemory+WithoutRMP.swift keep that.
 
 import Crypto
 

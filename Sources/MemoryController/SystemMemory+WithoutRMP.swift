@@ -25,6 +25,7 @@ extension SystemMemory {
             store.decipher(page, key: key)
             store.exposeIntegrity(page)
             store.markWritten(page)
+            // SAFETY: the page stays mapped for the life of this object.
             return unsafe .page(store.pointer(page), writable: true)
         }
     }
