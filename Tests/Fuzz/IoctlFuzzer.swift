@@ -40,7 +40,7 @@ private let processorRequests: [IoctlRequest] = [
         let requests = IoctlRequest.named.sorted { $0.rawValue < $1.rawValue }
 
         var handles = [try kernel.open(.kvm), try kernel.open(.sev)]
-        // Half of the guests are SNP guests (VM type 4), so that both halves of the state machines are met.
+        // Half of the guests are SNP guests (VM type 4); SEV guests have a fuzzer of their own.
         var machines: [KernelHandle] = []
         var processors: [KernelHandle] = []
         if let vm = try? kernel.ioctl(handles[0], .createVM, .value(numbers.below(2) == 0 ? 0 : 4)) {

@@ -15,7 +15,8 @@ import TestSupport
 
 @main
 enum Fuzz {
-    static let fuzzers: [Fuzzer] = imageFuzzers + processorFuzzers + ghcbFuzzers + ioctlFuzzers
+    static let fuzzers: [Fuzzer] =
+        imageFuzzers + processorFuzzers + ghcbFuzzers + ioctlFuzzers + sevCommandFuzzers
 
     static let canary = Fuzzer(
         name: "canary", summary: "must find the byte string that starts with two equal bytes", smokeIterations: 10_000,
