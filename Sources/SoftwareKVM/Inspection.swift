@@ -6,16 +6,16 @@
 //             vmsaAddress(of:), ghcbAddress(of:)   where a vCPU's encrypted registers and its GHCB are
 //             systemAddress(ofUserAddress:)     the physical page behind memory of the VMM (SEV, SEV-ES)
 //             systemAddress(ofPage:in:)         the physical page behind a guest_memfd (SNP)
-//     do      readPhysical, writePhysical       the memory bus: ciphertext, and stores that the RMP may refuse
-//             swapPages(_:_:in:)                two pages of an SNP guest change places in the nested page table
-//             injectException(_:errorCode:into:)   an exception that the guest did not cause
+//             systemMemory                      the memory bus: ciphertext, and stores that the RMP may refuse
+//     do      swapPages(_:_:in:)                two pages of an SNP guest change places in the nested page table
 //             punchHole(atPage:in:)             fallocate on a guest_memfd
 //
 // Inspection+HostileKernel.swift has what only the attack suite needs: forced ASIDs, nested page tables that lie.
 //
 // What a hostile host does through the seam needs no entry here: remapping (KVM_SET_USER_MEMORY_REGION with another
-// userspace_addr), lying in CPUID (KVM_SET_CPUID2), reading and setting registers, interrupts (KVM_SIGNAL_MSI), flushing
-// caches of a range (UNREG_REGION and REG_REGION), reading physical memory through /dev/mem.
+// userspace_addr), lying in CPUID (KVM_SET_CPUID2), reading and setting registers, exceptions that the guest did not cause
+// (KVM_SET_VCPU_EVENTS), interrupts (KVM_SIGNAL_MSI), flushing caches of a range (UNREG_REGION and REG_REGION), reading
+// physical memory through /dev/mem.
 
 import KVMABI
 import MemoryController
@@ -94,18 +94,6 @@ extension SoftwareKVM {
 
     // MARK: Do
 
-    /// What the memory bus shows: the host's own bytes, or ciphertext. Nil outside memory.
-    package func readPhysical(_ spa: SPA, byteCount: Int) -> [UInt8]? {
-        systemMemory.hostSnapshot(spa: spa, byteCount: byteCount)
-    }
-
-    /// A store of the host: refused by the RMP for pages of SNP guests and of the firmware.
-    ///
-    /// Memory of a SEV guest is the VMM's own: an attacker writes there, not here. VMSA pages are the kernel's.
-    package func writePhysical(_ spa: SPA, _ bytes: [UInt8]) throws(HostAccessFault) {
-        try systemMemory.hostWrite(spa, bytes)
-    }
-
     /// A hostile host: two pages of a guest_memfd change places in the nested page table.
     package func swapPages(_ a: UInt64, _ b: UInt64, in memfd: KernelHandle) {
         guard case .guestMemfd(let file)? = handles[memfd] else { return }
@@ -116,13 +104,6 @@ extension SoftwareKVM {
     package func punchHole(atPage page: UInt64, in memfd: KernelHandle) {
         guard case .guestMemfd(let file)? = handles[memfd] else { return }
         file.punchHole(at: page)
-    }
-
-    /// A hostile host: an exception that the guest did not cause, on its next entry. Waits for KVM_RUN to return. Through
-    /// the seam KVM_SET_VCPU_EVENTS does the same.
-    package func injectException(_ vector: UInt8, errorCode: UInt32? = nil, into vcpu: KernelHandle) {
-        guard let vcpu = self.vcpu(vcpu) else { return }
-        vcpu.lockedForSealing { vcpu.queuedException = (vector, errorCode) }
     }
 }
 

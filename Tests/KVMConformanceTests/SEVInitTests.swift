@@ -151,6 +151,18 @@ import Testing
         #expect(throws: Errno.EFAULT) { try machine.kernel.call(machine.vm, .memoryEncryptOp, value: 1 << 60) }
     }
 
+    @Test func `encryption contexts are neither copied nor moved`() throws {
+        let kernel = try SoftwareKVM()
+        let machine = try SEVMachine(kernel, .sev)
+        for number: UInt32 in [197, 206] {
+            let capability = Capability(rawValue: number)
+            #expect(try kernel.check(machine.vm, capability) == 0)
+            #expect(throws: Errno.EINVAL) {
+                try kernel.call(machine.vm, .enableCapability, reading: KVMEnableCapability(capability))
+            }
+        }
+    }
+
     // MARK: ASIDs: a small machine of our own
 
     private static func small(sev: ClosedRange<UInt32> = 100...101, snp: ClosedRange<UInt32> = 1...2) throws

@@ -2,6 +2,8 @@
 
 import Crypto
 import KVMABI
+import MemoryController
+import SEVABI
 import SoftwareKVM
 import Testing
 
@@ -33,6 +35,26 @@ import Testing
         #expect(machine.measure().outcome == .success)
         #expect(machine.report().outcome == .success)
         #expect(machine.room.copyBytes(at: 16, count: 32) == SHA2Hasher(.sha256).hash(plaintext))
+    }
+
+    @Test(arguments: SEVKind.allCases)
+    func `a VM that is gone leaves zeroes behind`(_ kind: SEVKind) throws {
+        let kernel = try SoftwareKVM()
+        var pages: [SPA] = []
+        do {
+            let machine = try SEVMachine.at(.running, kernel, kind)
+            let protection = try #require(kernel.guestProtection(of: machine.vm))
+            #expect(protection.technology == (kind.isES ? .sevES : .sev))
+            #expect(protection.handle == machine.status().value.handle)
+            #expect(protection.vmsaPages.count == (kind.isES ? 1 : 0))
+            #expect(kernel.vmsaAddress(of: machine.vcpu) == protection.vmsaPages.first)
+            pages = protection.vmsaPages
+            for offset in [0, 0x1000] as [UInt64] {
+                pages.append(try #require(kernel.systemAddress(ofUserAddress: machine.ram.address + offset)))
+            }
+            for page in pages { #expect(try kernel.systemMemory.hostRead(page, byteCount: 4096).contains { $0 != 0 }) }
+        }
+        for page in pages { #expect(try kernel.systemMemory.hostRead(page, byteCount: 4096).allSatisfy { $0 == 0 }) }
     }
 
     // MARK: KVM_MEMORY_ENCRYPT_REG_REGION
