@@ -122,7 +122,11 @@ let package = Package(
                 "IsolationSuite", "HostileSoftwareKernel", "SoftwareKVM", "MemoryController", "KVMABI", "SEVABI",
             ]),
         tests(
-            "SNPVMMTests", ["SNPVMM", "KVMABI", "SoftwareKVM", "GuestImage", "LaunchMeasurement", "SEVABI", "X86Defs"]),
+            "SNPVMMTests",
+            [
+                "SNPVMM", "KVMABI", "SoftwareKVM", "SoftwarePSP", "GuestImage", "GuestOwner", "LaunchMeasurement",
+                "SEVABI", "X86Defs", "Crypto",
+            ]),
         tests(
             "LaunchTests",
             [

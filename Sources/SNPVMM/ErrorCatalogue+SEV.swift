@@ -34,9 +34,13 @@ extension ErrorCatalogue {
             "leave the platform's owner alone: a guest's launch does not need it"),
         row(
             "KVM_SEV_LAUNCH_START", .EIO, .policyFailure, .launchRefused,
-            "the policy asks for what this platform is not: a newer API than the firmware has, SEV-ES for a SEV guest, or no "
-                + "SEV-ES for a SEV-ES guest",
+            "the policy asks for what this platform is not: a newer API than the firmware has, SEV-ES where it is not "
+                + "configured, or reserved bits",
             "look at the API version and the ES bit (0x4) of --policy"),
+        row(
+            "KVM_SEV_LAUNCH_START", .EIO, .invalidASID, .launchRefused,
+            "the policy's ES bit and the guest's kind do not agree: SEV-ES guests and others have ASIDs of their own",
+            "set the ES bit (0x4) of --policy for sev-es, and clear it for sev"),
         row(
             "KVM_SEV_LAUNCH_START", .EIO, .invalidGuestState, .launchRefused, "this VM has been started already",
             "throw the VM away and launch anew"),

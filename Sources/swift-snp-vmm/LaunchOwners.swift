@@ -94,7 +94,10 @@ struct LaunchOwnerOptions: ParsableArguments {
 /// Tells what was measured, to people and to the file.
 private func publish(_ request: SecretRequest, _ output: OutputFile?, _ reporter: Reporter) {
     reporter.say("measurement: \(hexText(request.measurement.bytes))")
-    reporter.say("  by firmware \(request.version), policy \(request.policy)")
+    let version = request.version
+    reporter.say(
+        "  by firmware \(version) (--firmware-version \(version.apiMajor).\(version.apiMinor).\(version.build)), policy "
+            + "\(request.policy)")
     output?.write(bytes: request.measurement.bytes)
 }
 

@@ -11,14 +11,18 @@ import Synchronization
 import Testing
 import X86Defs
 
-/// A flat 64-bit guest: one page of code, identity-mapped up to 4 GiB, every page private when it is confidential.
-private struct FlatGuest {
+/// A flat 64-bit guest: one page of code, identity-mapped up to 4 GiB, its memory private when it is confidential.
+struct FlatGuest {
     static let entry: UInt64 = 0x10_0000
     static let memoryByteCount: UInt64 = 2 << 20
+    static let secretArea: UInt64 = 0x9000
     private static let pageTables: UInt64 = 0x2000
     let plan: LaunchPlan
 
-    init(_ code: [UInt8], confidential: Bool) {
+    init(_ code: [UInt8], confidential: Bool) { self.init(code, confidential ? .snp : nil) }
+
+    init(_ code: [UInt8], _ technology: GuestTechnology?) {
+        let confidential = technology != nil
         var state = ProcessorState()
         state.cs = SegmentRegister(selector: 8, attributes: 0xa9b, limit: 0xffff_ffff)
         let data = SegmentRegister(selector: 16, attributes: 0xc93, limit: 0xffff_ffff)
@@ -42,7 +46,8 @@ private struct FlatGuest {
         for directory in 0..<4 {
             entries[512 + directory] = (Self.pageTables + 0x2000 + UInt64(directory) << 12) | 3 | cBit
         }
-        for leaf in 0..<2048 { entries[1024 + leaf] = UInt64(leaf) << 21 | 0x83 | cBit }
+        let memoryLeaves = Int(Self.memoryByteCount >> 21)
+        for leaf in 0..<2048 { entries[1024 + leaf] = UInt64(leaf) << 21 | 0x83 | (leaf < memoryLeaves ? cBit : 0) }
         let tables = entries.flatMap { entry in (0..<8).map { UInt8(truncatingIfNeeded: entry >> UInt64(8 * $0)) } }
         let page = code + [UInt8](repeating: 0xf4, count: 4096 - code.count)
         var regions: [LaunchPlan.Region] = [
@@ -51,7 +56,7 @@ private struct FlatGuest {
                 contents: tables),
             .init(label: "code", pageType: .normal, gpa: Self.entry, byteCount: 4096, contents: page),
         ]
-        if confidential {
+        if technology == .snp {
             let end = Self.pageTables + UInt64(tables.count)
             for range in [0..<Self.pageTables, end..<Self.entry, (Self.entry + 4096)..<Self.memoryByteCount] {
                 regions.append(
@@ -60,11 +65,17 @@ private struct FlatGuest {
                         byteCount: range.upperBound - range.lowerBound))
             }
         }
-        plan = LaunchPlan(regions: regions, processors: [state])
+        var plan = LaunchPlan(
+            regions: regions, processors: [state], guestFeatures: technology == .snp ? 1 : 0,
+            policy: MachineDescription.defaultPolicy(for: technology), technology: technology)
+        if technology == .sev || technology == .sevES {
+            plan.secretArea = .init(gpa: Self.secretArea, byteCount: 0x200)
+        }
+        self.plan = plan
     }
 }
 
-private final class Output: Sendable {
+final class Output: Sendable {
     private let bytes = Mutex<[UInt8]>([])
     func append(_ byte: UInt8) { bytes.withLock { $0.append(byte) } }
     var text: String { String(decoding: bytes.withLock { $0 }, as: UTF8.self) }
@@ -83,7 +94,7 @@ private func ghcbMSRRequest(_ value: UInt32) -> [UInt8] {
 }
 
 /// `mov ebx, sleep control; mov byte [rbx], 0x34`.
-private let powerOff: [UInt8] =
+let powerOff: [UInt8] =
     [0xbb] + (0..<4).map { UInt8(truncatingIfNeeded: GuestAddressMap.sleepControl >> (8 * $0)) } + [0xc6, 0x03, 0x34]
 
 /// From a thread of its own: the tests' threads may all be inside a guest.
