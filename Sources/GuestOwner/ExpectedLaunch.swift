@@ -75,7 +75,8 @@ public struct ExpectedLaunch: Sendable {
                 guard let last = plan.processors.last, count < plan.processors.count || plan.processors.count > 1 else {
                     continue
                 }
-                add("\(count) VMSAs instead of \(plan.processors.count): another number of vCPUs") { changed in
+                add("\(counted(count, "VMSA")) instead of \(plan.processors.count): another number of vCPUs") {
+                    changed in
                     changed.processors = (0..<count).map {
                         $0 < plan.processors.count ? plan.processors[$0] : last
                     }

@@ -52,8 +52,9 @@ extension OwnerSession {
         let explanation = search.explanation(more: more)
         throw OwnerError(
             .measurement, attempt: "accept the measurement", subject: "LAUNCH_MEASURE", field: "MEASURE",
-            expected: "\(hexText(expected)) for launch digest \(hexText(launch.digest)), firmware \(received.firmware) "
-                + "and policy \(policy)",
+            // Not the value itself: the other side may read this, and it is a MAC under the owner's key.
+            expected: "the one for launch digest \(hexText(launch.digest)), firmware \(received.firmware) and policy "
+                + "\(policy)",
             found: hexText(measurement.measure), likelyCause: explanation.cause, nextStep: explanation.nextStep)
     }
 }

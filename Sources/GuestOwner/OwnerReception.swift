@@ -168,7 +168,7 @@ public struct OwnerReception: Sendable {
         state = .waitsForMeasurement(session)
         var audit = platform.warnings
         audit.append(
-            "accepted a platform of \(platform.rootDescription), firmware \(hello.firmware), chip "
+            "accepted the platform (root: \(platform.rootDescription)), firmware \(hello.firmware), chip "
                 + "\(platform.chipFingerprint.prefix(16)); gave it a session for policy \(offer.policy)")
         return Answer(message: .session(session.launch), audit: audit, isLast: false, released: false)
     }
@@ -189,7 +189,8 @@ public struct OwnerReception: Sendable {
             table, after: measurement.measurement, firmware: measurement.firmware,
             areaByteCount: offer.secretAreaByteCount)
         audit.append(
-            "released \(offer.secrets.count) secrets: \(offer.secrets.map { "\($0.guid)" }.joined(separator: ", "))")
+            "released \(counted(offer.secrets.count, "secret")): \(offer.secrets.map { "\($0.guid)" }.joined(separator: ", "))"
+        )
         return Answer(message: .secrets([packet]), audit: audit, isLast: true, released: true)
     }
 }

@@ -80,10 +80,12 @@ struct GuestOptions: ParsableArguments {
     /// Serial console, an end on panic, and a reset that works without EFI.
     static let defaultCommandLine = "console=ttyS0 quiet panic=-1 reboot=a"
 
-    /// Exactly one way to say what is launched.
+    /// Something to launch has been named. A launch digest may stand for it in the owner's commands.
+    var namesImage: Bool { image ?? kernel ?? firmware != nil }
+
+    /// At most one way to say what is launched.
     func validate() throws {
         switch (image, kernel, firmware) {
-        case (nil, nil, nil): throw ValidationError("Give an IMAGE, --kernel or --firmware.")
         case (.some, .some, _): throw ValidationError("IMAGE and --kernel exclude each other.")
         case (.some, _, .some): throw ValidationError("IMAGE and --firmware exclude each other.")
         default: break
@@ -176,6 +178,7 @@ enum GuestSource {
     case firmware(FirmwareImage, HashedKernel?)
 
     init(_ options: GuestOptions) throws {
+        guard options.namesImage else { throw CommandFailure.usage("Give an IMAGE, --kernel or --firmware.") }
         let commandLine = options.cmdline.map { Array($0.utf8) }
         let fallback = Array(GuestOptions.defaultCommandLine.utf8)
         let initrd = try options.initrd.map { try InputFile(path: $0).read(as: "the initrd") }

@@ -3,6 +3,7 @@
 //
 //     $XDG_STATE_HOME/swift-snp-vmm/platform        keys and owner, mode 0600
 //                                   platform.lock   held while a platform is looked for and made
+//                                   manufacturer    32 bytes: the seed of who signs this platform's chip, mode 0600
 
 import CProcess
 import Crypto
@@ -32,29 +33,66 @@ struct PlatformStateFolder {
     }
 
     private var file: String { path + "/platform" }
+    private var manufacturerFile: String { path + "/manufacturer" }
+
+    /// There is a platform in the folder.
+    var hasPlatform: Bool { InputFile(path: file).exists }
 
     /// The state, made if there is none yet; changes are written back as they happen.
-    func storage() throws(CommandFailure) -> PlatformStorage {
-        let folder = withPath(path) { folder_create_private($0) }
-        guard folder >= 0 else { throw failure("make the folder", path, folder) }
-        // Two processes that start a first time must not make two platforms.
-        let lock = withPath(file + ".lock") { file_lock($0) }
-        guard lock >= 0 else { throw failure("lock", file + ".lock", lock) }
+    ///
+    /// - Parameter seed: A new platform's keys all follow from it; nil for random ones.
+    func storage(seed: String? = nil) throws(CommandFailure) -> PlatformStorage {
+        let lock = try lock()
         defer { file_close(lock) }
-        var bytes: [UInt8] = []
-        let existing = withPath(file) { file_open($0) }
-        if existing >= 0 {
-            file_close(existing)
-            bytes = try InputFile(path: file).read(as: "the platform's state")
-        } else if existing != -Errno.ENOENT.rawValue {
-            throw failure("open", file, existing)
-        }
+        var bytes = try contents(of: file, "the platform's state")
         defer { wipe(&bytes) }
         do {
-            return try PlatformStorage(bytes: bytes) { [self] in save($0) }
+            let entropy = seed.map { Entropy.seed(Array($0.utf8)) } ?? .system
+            return try PlatformStorage(bytes: bytes, entropy: entropy) { [self] in save($0) }
         } catch {
             throw CommandFailure(status: .badInput, message: "\(file): \(error).")
         }
+    }
+
+    /// The seed of this platform's manufacturer, made if there is none yet.
+    func manufacturerSeed(seed: String? = nil) throws(CommandFailure) -> [UInt8] {
+        let lock = try lock()
+        defer { file_close(lock) }
+        var bytes = try contents(of: manufacturerFile, "the manufacturer's seed")
+        if bytes.isEmpty {
+            bytes =
+                seed.map { HMACSHA256.authenticate(Array($0.utf8), key: Array("manufacturer".utf8)) } ?? randomBytes(32)
+            let result = withPath(manufacturerFile) { path in
+                withKernelAddress(of: bytes) { file_replace_private(path, $0, UInt64(bytes.count)) }
+            }
+            if result < 0 { throw failure("write", manufacturerFile, result) }
+        }
+        guard bytes.count == 32 else {
+            throw CommandFailure(
+                status: .badInput,
+                message:
+                    "could not use \(manufacturerFile): \(bytes.count) bytes, expected 32. Likely cause: a damaged file. "
+                    + "Next step: restore it, or remove it for a new manufacturer (export the certificates again).")
+        }
+        return bytes
+    }
+
+    /// Two processes that start a first time must not make two platforms.
+    private func lock() throws(CommandFailure) -> Int32 {
+        let folder = withPath(path) { folder_create_private($0) }
+        guard folder >= 0 else { throw failure("make the folder", path, folder) }
+        let lock = withPath(file + ".lock") { file_lock($0) }
+        guard lock >= 0 else { throw failure("lock", file + ".lock", lock) }
+        return lock
+    }
+
+    /// The whole file; empty when there is none.
+    private func contents(of file: String, _ purpose: String) throws(CommandFailure) -> [UInt8] {
+        let existing = withPath(file) { file_open($0) }
+        if existing == -Errno.ENOENT.rawValue { return [] }
+        guard existing >= 0 else { throw failure("open", file, existing) }
+        file_close(existing)
+        return try InputFile(path: file).read(as: purpose)
     }
 
     /// Replaces the file at once, so no reader sees half of it. A failure is told and not thrown: the firmware has carried

@@ -106,6 +106,43 @@ final class OutputFile: Sendable {
     }
 }
 
+/// A folder that files are written into, each at once: a reader sees the old bytes or the new ones.
+struct OutputFolder {
+    let path: String
+
+    /// Makes the folder, for this user alone, if need be.
+    init(_ path: String) throws(CommandFailure) {
+        self.path = path
+        let result = withKernelAddress(of: Array(path.utf8) + [0]) { folder_create_private($0) }
+        guard result >= 0 else {
+            throw CommandFailure(
+                status: .badInput,
+                message:
+                    "could not make the folder \(path): \(Errno(rawValue: -result)). Likely cause: a file in its place, "
+                    + "or a missing permission. Next step: choose another path.")
+        }
+    }
+
+    /// Replaces one file, readable by this user alone.
+    func write(_ name: String, _ bytes: [UInt8]) throws(CommandFailure) {
+        try Self.replace(path + "/" + name, bytes)
+    }
+
+    /// Replaces a file, readable by this user alone.
+    static func replace(_ path: String, _ bytes: [UInt8]) throws(CommandFailure) {
+        let result = withKernelAddress(of: Array(path.utf8) + [0]) { address in
+            withKernelAddress(of: bytes) { file_replace_private(address, $0, UInt64(bytes.count)) }
+        }
+        guard result >= 0 else {
+            throw CommandFailure(
+                status: .badInput,
+                message:
+                    "could not write \(path): \(Errno(rawValue: -result)). Likely cause: a missing folder or permission. "
+                    + "Next step: choose another path.")
+        }
+    }
+}
+
 /// Messages for people.
 enum StandardError {
     static let descriptor: Int32 = 2
@@ -116,5 +153,13 @@ enum StandardError {
         let bytes = Array(text.utf8)
         guard !bytes.isEmpty else { return }
         _ = withKernelAddress(of: bytes) { file_write(descriptor, $0, UInt64(bytes.count)) }
+    }
+}
+
+/// Lines that another program may be waiting for: each is out when this returns, into a pipe too.
+enum StandardOutput {
+    static func write(line: String) {
+        let bytes = Array(line.utf8) + [0x0a]
+        _ = withKernelAddress(of: bytes) { file_write(1, $0, UInt64(bytes.count)) }
     }
 }

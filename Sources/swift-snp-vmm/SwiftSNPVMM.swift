@@ -4,6 +4,7 @@ import ArgumentParser
 import CProcess
 import Glibc
 import GuestImage
+import GuestOwner
 import SNPVMM
 
 @main
@@ -15,7 +16,7 @@ struct SwiftSNPVMM: ParsableCommand {
             Exit status: 0 power-off, 2 usage, 3 bad image or input, 4 host cannot, 5 launch refused, 6 guest terminated \
             or crashed.
             """,
-        subcommands: [Run.self, Measure.self, Attack.self, Version.self])
+        subcommands: [Run.self, Measure.self, Owner.self, Platform.self, Attack.self, Version.self])
 
     /// Parses, runs, and ends the process with the status that the outcome has.
     static func main() {
@@ -39,6 +40,9 @@ struct SwiftSNPVMM: ParsableCommand {
         case let failure as ImageError:
             StandardError.write(line: "swift-snp-vmm: \(failure)")
             Glibc.exit(VMMExitStatus.badInput.rawValue)
+        case let error as OwnerError:
+            StandardError.write(line: "swift-snp-vmm: \(error)")
+            Glibc.exit(error.exitStatus.rawValue)
         case let code as ExitCode:
             Glibc.exit(code.rawValue)
         default:

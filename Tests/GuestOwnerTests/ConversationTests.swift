@@ -281,8 +281,8 @@ struct ConversationTests {
         let plaintext = try #require(firmware.open(packet, measurement))
         #expect(SecretTable(area: plaintext)?.entries.first?.data == Array("open sesame".utf8))
         let audit = line.audit.joined(separator: "\n")
-        #expect(audit.contains("accepted a platform"))
-        #expect(audit.contains("released 1 secrets: 736869e5-84f0-4973-92ec-06879ce3da0b"))
+        #expect(audit.contains("accepted the platform"))
+        #expect(audit.contains("released 1 secret: 736869e5-84f0-4973-92ec-06879ce3da0b"))
         #expect(!audit.contains("sesame"))
         #expect(line.reception.end() == [])
     }

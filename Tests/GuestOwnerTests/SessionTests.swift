@@ -233,7 +233,7 @@ struct SessionTests {
         }
         #expect(outcome(digest: try digest(.sev))?.contains("measured a SEV guest instead of SEV-ES") == true)
         #expect(outcome(digest: try digest(count: 4))?.contains("4 VMSAs instead of 2") == true)
-        #expect(outcome(digest: try digest(count: 1))?.contains("1 VMSAs instead of 2") == true)
+        #expect(outcome(digest: try digest(count: 1))?.contains("1 VMSA instead of 2") == true)
         #expect(
             outcome(digest: try digest { $0.regions.removeLast() })?.contains("the image without its initrd") == true)
         #expect(outcome(digest: try digest { $0.regions.swapAt(0, 1) })?.contains("initrd before kernel") == true)
@@ -261,7 +261,7 @@ struct SessionTests {
             OwnerMeasurement(firmware: testVersion, policy: session.policy, measurement: blob)
         }
         #expect(refusal(session, measurement(good), launch) == nil)
-        for bit in stride(from: 0, to: 48 * 8, by: 3) {
+        for bit in stride(from: 0, to: 48 * 8, by: 17) {
             var bytes = good.bytes
             bytes[bit / 8] ^= 1 << UInt8(bit % 8)
             let changed = try #require(SEVMeasurement(bytes: bytes))

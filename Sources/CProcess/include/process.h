@@ -55,6 +55,9 @@ int32_t process_environment(uint64_t name_address, uint64_t address, uint64_t by
 /* Sleeps for about so long. */
 void process_sleep(int64_t milliseconds);
 
+/* From here on this process leaves no core file, and other processes of the user cannot read its memory. */
+void process_forbid_dumps(void);
+
 /* Resources. */
 
 /* The most memory this process has had resident, in bytes. */
