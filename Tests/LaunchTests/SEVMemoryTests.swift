@@ -175,7 +175,8 @@ import Testing
 
     @Test func codeInASharedPageIsGarbage() throws {
         // Code written with C=0 is fetched with C=1.
-        let code = [0x48, 0xb8] + UInt64(0xf4f4_f4f4_f4f4_f4f4).kernelBytes + Code.store(Self.shared) + Code.report
+        let code =
+            [0x48, 0xb8] + UInt64(0xf4f4_f4f4_f4f4_f4f4).kernelBytes + Code.store(Self.shared) + Code.report
             + [0xbb] + Self.address.kernelBytes + [0xff, 0xe3]
         let vm = try SEVTestVM.launched(try kernel(), .sev, code: code)
         _ = try vm.runToPort()
@@ -224,7 +225,9 @@ import Testing
     }
 
     @Test func aPageEncryptedInPiecesIsWholeForTheGuest() throws {
-        let code = Code.reportLoad(Self.address) + Code.reportLoad(Self.address + 0x7f0) + Code.reportLoad(Self.address + 0xff0)
+        let code =
+            Code.reportLoad(Self.address) + Code.reportLoad(Self.address + 0x7f0)
+            + Code.reportLoad(Self.address + 0xff0)
             + Code.halt
         let vm = try SEVTestVM(try kernel(), .sev, code: code)
         for offset in stride(from: 0, to: 4096, by: 8) { vm.memory.store(UInt64(offset), at: Self.data + offset) }

@@ -22,7 +22,8 @@ import Testing
     }
 
     @Test func registersOfASEVGuestAreTheHostsToo() throws {
-        let vm = try SEVTestVM.launched(try kernel(), .sev, code: Code.set(0x1234) + Code.report + Code.report + Code.halt)
+        let vm = try SEVTestVM.launched(
+            try kernel(), .sev, code: Code.set(0x1234) + Code.report + Code.report + Code.halt)
         #expect(try vm.runToPort() == 0x1234)
         var registers = KVMRegisters()
         try vm.kernel.call(vm.vcpu, .getRegisters, &registers)
@@ -112,7 +113,9 @@ import Testing
 
     // MARK: SEV-ES
 
-    private func exitsWithTermination(_ vm: SEVTestVM, _ value: UInt64, sourceLocation: SourceLocation = #_sourceLocation) {
+    private func exitsWithTermination(
+        _ vm: SEVTestVM, _ value: UInt64, sourceLocation: SourceLocation = #_sourceLocation
+    ) {
         #expect(vm.run() == .success(.systemEvent), sourceLocation: sourceLocation)
         #expect(vm.runPage.systemEvent.type == .sevTermination, sourceLocation: sourceLocation)
         #expect(vm.runPage.systemEvent.data == [value], sourceLocation: sourceLocation)
@@ -123,7 +126,9 @@ import Testing
             try SEVTestVM.launched(try kernel(), .sevES, code: Code.vmgexit(msr: 0x100)), 0x100)
     }
 
-    @Test(arguments: [0x010 as UInt64, 0x3012, 0x0010_0000_0003_0014]) func requestsOfSNPEndTheGuest(_ request: UInt64) throws {
+    @Test(arguments: [0x010 as UInt64, 0x3012, 0x0010_0000_0003_0014]) func requestsOfSNPEndTheGuest(_ request: UInt64)
+        throws
+    {
         exitsWithTermination(try SEVTestVM.launched(try kernel(), .sevES, code: Code.vmgexit(msr: request)), request)
     }
 
@@ -135,7 +140,9 @@ import Testing
     @Test func sevStatusOfSEVES() throws {
         // Terminates with SEV_STATUS in bits 23:16.
         let code =
-            Code.rdmsr(0xc001_0131) + [0xc1, 0xe0, 0x10, 0x0d, 0x00, 0x01, 0, 0, 0xb9, 0x30, 0x01, 0x01, 0xc0, 0x0f, 0x30]
+            Code.rdmsr(0xc001_0131) + [
+                0xc1, 0xe0, 0x10, 0x0d, 0x00, 0x01, 0, 0, 0xb9, 0x30, 0x01, 0x01, 0xc0, 0x0f, 0x30,
+            ]
             + [0xf3, 0x0f, 0x01, 0xd9]
         exitsWithTermination(try SEVTestVM.launched(try kernel(), .sevES, code: code), 0x3_0100)
     }
@@ -170,7 +177,9 @@ import Testing
                 bitmap.1 |= 1 << UInt64(field.validBit - 64)
             }
         }
-        return code + Code.put(bitmap.0, at: base + 0x3f0) + Code.put(bitmap.1, at: base + 0x3f8)
+        // The page was ciphertext: its protocol version and usage are not zero by themselves.
+        return code + Code.put(0, at: base + 0xff8) + Code.put(bitmap.0, at: base + 0x3f0)
+            + Code.put(bitmap.1, at: base + 0x3f8)
             + Code.vmgexit(msr: Self.ghcb)
     }
 
@@ -187,7 +196,10 @@ import Testing
     @Test(arguments: [0x8000_0010, 0x8000_0011, 0x8000_0012, 0x8000_0013, 0x8000_0018] as [UInt64])
     func eventsOfSNPAreRefused(_ code: UInt64) throws {
         let program =
-            event([(.exitCode, code), (.exitInfo1, 0x1000), (.exitInfo2, 0x2000), (.rax, 0), (.rbx, 0), (.scratch, 0x3_1800)])
+            event([
+                (.exitCode, code), (.exitInfo1, 0x1000), (.exitInfo2, 0x2000), (.rax, 0), (.rbx, 0),
+                (.scratch, 0x3_1800),
+            ])
             + Code.load(SEVTestVM.window + UInt32(Self.ghcb) + UInt32(GHCB.Field.exitInfo1.offset))
             + [0x48, 0x89, 0xc6]  // mov rsi, rax
             + Code.load(SEVTestVM.window + UInt32(Self.ghcb) + UInt32(GHCB.Field.exitInfo2.offset))
@@ -207,7 +219,8 @@ import Testing
             + Code.put(0x7b, at: base + UInt32(GHCB.Field.exitCode.offset))
             + Code.put(0x10 << 16 | 1 << 6, at: base + UInt32(GHCB.Field.exitInfo1.offset))
             + Code.put(0, at: base + UInt32(GHCB.Field.exitInfo2.offset))
-            + Code.put(1 << 63, at: base + 0x3f0) + Code.put(7 << (114 - 64), at: base + 0x3f8)
+            + Code.put(0, at: base + 0xff8) + Code.put(1 << 63, at: base + 0x3f0)
+            + Code.put(7 << (114 - 64), at: base + 0x3f8)
             + Code.vmgexit(msr: Self.ghcb)
         let vm = try SEVTestVM(try kernel(), .sevES, code: code)
         var fpu = KVMFPU()

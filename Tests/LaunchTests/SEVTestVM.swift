@@ -97,7 +97,8 @@ final class SEVTestVM {
         var address = 0x9000
         for (vector, handler) in handlers {
             memory.store(
-                UInt64(address & 0xffff) | 0x10 << 16 | 0x8e00 << 32 | UInt64(address >> 16) << 48, at: 0x7000 + 16 * vector)
+                UInt64(address & 0xffff) | 0x10 << 16 | 0x8e00 << 32 | UInt64(address >> 16) << 48,
+                at: 0x7000 + 16 * vector)
             memory.write(handler, at: address)
             address += 0x400
         }
