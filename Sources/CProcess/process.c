@@ -12,6 +12,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <termios.h>
+#include <time.h>
 #include <unistd.h>
 
 static struct termios saved_mode;
@@ -215,6 +216,8 @@ int32_t process_environment(uint64_t name_address, uint64_t address, uint64_t by
 }
 
 void process_sleep(int64_t milliseconds) { poll(NULL, 0, milliseconds > 60000 ? 60000 : (int)milliseconds); }
+
+int64_t process_wall_clock(void) { return (int64_t)time(NULL); }
 
 int64_t process_peak_resident_byte_count(void) {
     struct rusage usage;

@@ -115,4 +115,21 @@ extension Readable {
         result.unicodeScalars.append(contentsOf: beginning.dropLast())
         return result + "…"
     }
+
+    /// "2026-11-23 09:12 UTC"; empty for years that do not have four digits.
+    package static func timestamp(secondsSince1970 seconds: Int64) -> String {
+        guard (0..<253_402_300_800).contains(seconds) else { return "" }
+        // Howard Hinnant's days-to-civil, with years that begin in March.
+        let days = seconds / 86400 + 719_468
+        let era = days / 146_097
+        let dayOfEra = days % 146_097
+        let yearOfEra = (dayOfEra - dayOfEra / 1460 + dayOfEra / 36524 - dayOfEra / 146_096) / 365
+        let dayOfYear = dayOfEra - (365 * yearOfEra + yearOfEra / 4 - yearOfEra / 100)
+        let shifted = (5 * dayOfYear + 2) / 153
+        let day = dayOfYear - (153 * shifted + 2) / 5 + 1
+        let month = shifted < 10 ? shifted + 3 : shifted - 9
+        let year = yearOfEra + era * 400 + (month <= 2 ? 1 : 0)
+        func two(_ value: Int64) -> String { (value < 10 ? "0" : "") + "\(value)" }
+        return "\(year)-\(two(month))-\(two(day)) \(two(seconds / 3600 % 24)):\(two(seconds / 60 % 60)) UTC"
+    }
 }

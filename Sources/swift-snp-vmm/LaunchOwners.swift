@@ -35,6 +35,12 @@ struct LaunchOwnerOptions: ParsableArguments {
         help: ArgumentHelp("Where the 48 bytes of LAUNCH_MEASURE are written, for the owner.", valueName: "file"))
     var measurementOut: String?
 
+    /// Where the owner is, for the report.
+    var place: String {
+        let path = socket ?? secret ?? session ?? measurementOut ?? ""
+        return (socket == nil ? "files: " : "") + (path.split(separator: "/").last.map(String.init) ?? "")
+    }
+
     var isUsed: Bool { socket ?? session ?? certificate ?? secret ?? measurementOut != nil }
 
     /// What contradicts itself, or cannot be for this kind of guest.

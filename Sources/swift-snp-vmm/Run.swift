@@ -18,7 +18,7 @@ struct Run: ParsableCommand {
 
             Example: swift-snp-vmm run guest.img --memory 512M
             Example: swift-snp-vmm run --kernel /boot/vmlinuz --initrd initrd.cpio --cmdline "console=ttyS0 panic=-1 reboot=a"
-            Example: swift-snp-vmm run guest.img --confidential sev-es --owner owner.socket
+            Example: swift-snp-vmm run guest.img --confidential sev-es --owner owner.socket --report out.html
             """)
 
     @OptionGroup var guest: GuestOptions
@@ -38,6 +38,10 @@ struct Run: ParsableCommand {
         name: .customLong("launch-log"),
         help: ArgumentHelp("Writes one JSON object per request to the host kernel.", valueName: "file"))
     var launchLog: String?
+    @Option(
+        help: ArgumentHelp(
+            "Writes a page about the run to look at: who said what, keys, memory by state, exits.", valueName: "file"))
+    var report: String?
     @Flag(help: "Only the guest's console, warnings and errors.")
     var quiet = false
 
@@ -52,13 +56,16 @@ struct Run: ParsableCommand {
     func run() throws {
         let reporter = Reporter(quiet: quiet)
         let console = Console()
+        let record = try RunRecord(guest, page: report, log: launchLog)
         var preparation = Preparation()
         let machine: Machine
-        do { machine = try launch(console, reporter, &preparation) } catch {
+        do { machine = try launch(console, reporter, record, &preparation) } catch {
             reporter.clearProgress()
+            record.finish(nil, preparation, .init(error))
             throw error
         }
         guard !launchOnly else {
+            record.finish(machine, preparation, .launched)
             reporter.summarize(
                 machine.statistics, preparation: preparation.phases, technology: guest.confidential.technology)
             return
@@ -70,11 +77,14 @@ struct Run: ParsableCommand {
         if case .stopped = outcome { reporter.say("\nended by Ctrl-A x") }
         reporter.summarize(
             machine.statistics, preparation: preparation.phases, technology: guest.confidential.technology)
+        record.finish(machine, preparation, .init(outcome))
         if let error = outcome.error { throw error }
     }
 
     /// Everything up to LAUNCH_FINISH. The image and the plan are gone when this returns: only the machine stays.
-    private func launch(_ console: Console, _ reporter: Reporter, _ preparation: inout Preparation) throws -> Machine {
+    private func launch(
+        _ console: Console, _ reporter: Reporter, _ record: RunRecord, _ preparation: inout Preparation
+    ) throws -> Machine {
         let technology = guest.confidential.technology
         // What depends on the command line alone comes first: its errors need no host.
         var description = try guest.machine()
@@ -83,17 +93,18 @@ struct Run: ParsableCommand {
         // Safe: `machine()` has checked that a SEV policy has 32 bits.
         let asked = guest.policy == nil ? nil : UInt32(truncatingIfNeeded: description.policy)
         let owner = try owner.owner(policy: asked, reporter: reporter)
+        record.ownerPlace = owner == nil ? nil : self.owner.place
         preparation.finish("read \(source.form)")
 
         let backend = try Backend(
             backend, technology: technology, memoryByteCount: description.memoryByteCount, platformState: platformState)
+        record.choose(backend)
         reporter.say(backend.announcement)
         // Said even when quiet: whoever watches must know what this run is worth.
         if let warning = backend.warning { StandardError.write(line: warning) }
         let follower = DigestFollower(technology)
         var kernel = backend.kernel
-        if let launchLog {
-            let file = try OutputFile(path: launchLog, purpose: "the launch log")
+        if let file = record.log {
             kernel = LaunchLog(kernel, digest: { follower.extend($0) }, write: { file.write(line: $0) })
         }
         let host = try Host(kernel)
@@ -104,9 +115,11 @@ struct Run: ParsableCommand {
 
         let plan = try source.plan(on: description)
         preparation.finish("plan")
+        record.plan(plan, memoryByteCount: description.memoryByteCount)
         if technology != nil {
             follower.plan(plan)
             let measured = MeasuredLaunch(of: plan)
+            record.expect(digest: measured.digestText)
             preparation.finish("measure")
             reporter.say("launch digest (measured before launch): \(measured.digestText)")
             if let block = identity.identityBlock?.block, block.launchDigest != measured.digest {
@@ -119,7 +132,11 @@ struct Run: ParsableCommand {
                 configuration: MachineConfiguration(
                     technology: technology, memoryByteCount: description.memoryByteCount, plan: plan,
                     cpuid: description.cpuid, identity: identity),
-                owner: owner, console: { console.write($0) }, observe: { reporter.hear($0) })
+                owner: owner, console: { console.write($0) },
+                observe: {
+                    reporter.hear($0)
+                    record.hear($0)
+                })
         } catch {
             (owner as? SocketOwner)?.end(because: error)
             throw error

@@ -102,6 +102,11 @@ struct RunReportTests {
         #expect(Readable.coordinate(-1.5) == "-1.5")
         #expect(abs(Readable.log2(1000) - 9.9658) < 0.001)
         #expect(Readable.log2(0) == 0)
+        #expect(Readable.timestamp(secondsSince1970: 0) == "1970-01-01 00:00 UTC")
+        #expect(Readable.timestamp(secondsSince1970: 951_782_400) == "2000-02-29 00:00 UTC")
+        #expect(Readable.timestamp(secondsSince1970: 1_735_689_599) == "2024-12-31 23:59 UTC")
+        #expect(Readable.timestamp(secondsSince1970: -1) == "")
+        #expect(Readable.timestamp(secondsSince1970: .max) == "")
     }
 
     // MARK: Memory

@@ -58,6 +58,9 @@ void process_sleep(int64_t milliseconds);
 /* From here on this process leaves no core file, and other processes of the user cannot read its memory. */
 void process_forbid_dumps(void);
 
+/* Seconds since 1970, UTC. */
+int64_t process_wall_clock(void);
+
 /* Resources. */
 
 /* The most memory this process has had resident, in bytes. */
