@@ -32,7 +32,7 @@ struct ExitChart {
             ? nil
             : """
             <div class="exit" aria-hidden="true"><span class="what"></span><span class="total"></span><div class="plot">\
-            <span class="ends">\(timeAxis)</span></div></div>
+            \(timeAxis(whole))</div></div>
             """
         let lead: Markup =
             whole.isEmpty
@@ -44,12 +44,16 @@ struct ExitChart {
         return "\(lead)<div class=\"exits\">\(all)\(rows)\(axis)</div>\(rest)"
     }
 
-    private var timeAxis: Markup {
-        let half = exits.runNanoseconds / 2
+    /// To the end of the last column, which is a little later than that of the run.
+    private func timeAxis(_ bins: [UInt64]) -> Markup {
+        let (columns, width) = binned(bins)
+        let end = width.multipliedReportingOverflow(by: UInt64(columns.count))
+        let last = end.overflow ? exits.runNanoseconds : end.partialValue
+        let half = last / 2
         return """
             <svg style="height:18px;border:0;overflow:visible"><text x="0" y="13">0</text><text x="50%" y="13" \
             text-anchor="middle">\(Readable.duration(half))</text><text x="100%" y="13" text-anchor="end">\
-            \(Readable.duration(exits.runNanoseconds))</text></svg>
+            \(Readable.duration(last))</text></svg>
             """
     }
 
@@ -75,9 +79,18 @@ struct ExitChart {
             """
     }
 
+    /// Spans from the first KVM_RUN to the end, those without an exit too.
+    private var spanCount: Int {
+        let known = exits.kinds.reduce(0) { max($0, $1.bins.count) }
+        guard exits.binNanoseconds > 0 else { return known }
+        let all = (exits.runNanoseconds - min(1, exits.runNanoseconds)) / exits.binNanoseconds + 1
+        // More than a page could mean: a run that claims nonsense shows what it has.
+        return max(known, all <= 1 << 20 ? Int(all) : 0)
+    }
+
     /// Fewer and wider columns when there are too many; the last one covers the end of the run.
     private func binned(_ bins: [UInt64]) -> (columns: [UInt64], nanoseconds: UInt64) {
-        let known = max(bins.count, exits.kinds.reduce(0) { max($0, $1.bins.count) })
+        let known = spanCount
         let factor = max(1, (known + Self.maximumBinCount - 1) / Self.maximumBinCount)
         var columns = [UInt64](repeating: 0, count: (known + factor - 1) / factor)
         for (index, count) in bins.enumerated() { columns[index / factor] &+= count }

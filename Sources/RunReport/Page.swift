@@ -25,7 +25,7 @@ public enum RunReportPage {
             <section id="exits"><h2>Exits over time</h2><p class="lead">Each time the processor left the guest and the VMM had \
             to do something.</p>\(ExitChart(exits: data.exits).markup)</section>
             </main>
-            <footer><p>Made by \(Readable.short(data.program)). The same data is the last line of the launch log (<code>--launch-log</code>).</p>\
+            <footer><p>Made by \(Readable.short(data.program)). The same data for programs is in the launch log (<code>--launch-log</code>), in the line that begins with <code>report</code>.</p>\
             </footer></div></body></html>
 
             """

@@ -164,7 +164,7 @@ enum Style {
         .legend .meaning{color:var(--muted)}
         .legend{margin:14px 0 26px}.regions .number{padding-right:26px}
         .pieces{margin:4px 0 0;padding-left:2em;font-size:.84rem;columns:2 230px;column-gap:24px}
-        .pieces.single{list-style:none;padding:0}
+        .pieces.single{list-style:none;padding:0;columns:auto}
         .regions .changed{font-weight:600}
         .exit{display:grid;grid-template-columns:1fr auto;gap:2px 14px;align-items:center;padding:8px 0;\
         border-bottom:1px solid var(--grid);font-size:.9rem}

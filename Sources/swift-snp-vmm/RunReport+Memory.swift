@@ -8,7 +8,7 @@ extension RunReportData.MemoryMap {
     /// Where KVM measures a VMSA: outside the guest's memory.
     private static let vmsaAddress: UInt64 = 0xffff_ffff_f000
 
-    init(_ map: SNPVMM.MemoryMap, _ technology: GuestTechnology?, processorCount: Int) {
+    init(_ map: SNPVMM.MemoryMap, _ technology: GuestTechnology?, processorCount: Int, ghcbs: [UInt64]) {
         self.init()
         before = map.atLaunch.map { area in
             .init(area.range, Self.base(area.state, technology))
@@ -26,6 +26,9 @@ extension RunReportData.MemoryMap {
             after =
                 before + shared.ranges.map { .init($0, .shared) }
                 + wasShared.subtracting(shared).ranges.map { .init($0, .private) }
+                + ghcbs.filter { shared.contains($0) }.map {
+                    .init(start: $0, byteCount: 4096, state: .shared, label: "GHCB")
+                }
             outside = (0..<processorCount).map {
                 .init(start: Self.vmsaAddress, byteCount: 4096, state: .vmsa, label: "VMSA of vCPU \($0)")
             }

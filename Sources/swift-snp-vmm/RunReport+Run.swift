@@ -106,7 +106,7 @@ final class RunRecord {
             var guest = RunReportData.VirtualMachine(
                 name: title, technology: kind, asid: protection?.asid, memoryByteCount: plan.memoryByteCount)
             guest.processors = (0..<plan.processorCount).map { index in
-                let handle = machine?.processorHandles.dropFirst(index).first
+                let handle = machine?.vcpuHandles.dropFirst(index).first
                 return .init(
                     index: index, vmsa: protection?.vmsaPages.dropFirst(index).first?.rawValue,
                     ghcb: kind.encryptsState ? handle.flatMap { software?.ghcbAddress(of: $0) } : nil)
@@ -126,7 +126,9 @@ final class RunRecord {
         data.measurements = measurements(machine, software)
         data.steps = steps(preparation, statistics)
         if let map = machine?.memoryMap {
-            data.memory = RunReportData.MemoryMap(map, technology, processorCount: plan?.processorCount ?? 0)
+            data.memory = RunReportData.MemoryMap(
+                map, technology, processorCount: plan?.processorCount ?? 0,
+                ghcbs: data.machines.first?.processors.compactMap(\.ghcb) ?? [])
         }
         data.exits = statistics.map { RunReportData.ExitTimeline($0) } ?? .init()
         data.highlights = highlights(statistics)
