@@ -136,7 +136,11 @@ let package = Package(
         // The command, the fuzz driver and the benchmarks as programs, with the flat guests of Firmware/.
         tests(
             "CommandTests",
-            ["swift-snp-vmm", "fuzz", "bench", "example-measured-launch", "example-two-guests", "Crypto"]),
+            [
+                "swift-snp-vmm", "fuzz", "bench", "example-measured-launch", "example-two-guests", "Crypto",
+                "GuestOwner",
+                "SEVABI",
+            ]),
         .executableTarget(
             name: "fuzz",
             dependencies: [

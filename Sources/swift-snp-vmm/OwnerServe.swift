@@ -76,6 +76,7 @@ extension Owner {
                     while let message = try decoder.next() {
                         let answer = reception.answer(to: message)
                         audit(answer.audit)
+                        line.setPatience(OwnerLine.launchMilliseconds)
                         if let reply = answer.message { try line.write(reply.bytes) }
                         if answer.isLast { return }
                     }
@@ -140,15 +141,20 @@ private final class OwnerListener {
 
 /// One connection.
 private final class OwnerLine {
-    /// A VMM that says nothing for so long has gone; loading a large guest takes less.
-    private static let patienceMilliseconds: Int64 = 600_000
+    /// Who connects says hello at once; others must not keep VMMs waiting.
+    private static let helloMilliseconds: Int64 = 10_000
+    /// A VMM that has its session and says nothing for so long has gone; loading a large guest takes less.
+    static let launchMilliseconds: Int64 = 600_000
 
     private let descriptor: Int32
 
     init(_ descriptor: Int32) {
         self.descriptor = descriptor
-        _ = socket_set_patience(descriptor, Self.patienceMilliseconds)
+        setPatience(Self.helloMilliseconds)
     }
+
+    /// Reads and writes fail after so long without a byte.
+    func setPatience(_ milliseconds: Int64) { _ = socket_set_patience(descriptor, milliseconds) }
 
     deinit { file_close(descriptor) }
 
@@ -168,7 +174,7 @@ private final class OwnerLine {
         OwnerError(
             .connection, attempt: "\(what) the VMM", subject: "the connection", expected: "a connection",
             found: "\(Errno(rawValue: Int32(truncatingIfNeeded: -result)))",
-            likelyCause: "the VMM stopped, or was silent for ten minutes",
+            likelyCause: "the VMM stopped, or was silent for too long (10 seconds before its hello, 10 minutes after)",
             nextStep: "look at the VMM's output, and start the launch again")
     }
 }
