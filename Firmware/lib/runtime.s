@@ -1,7 +1,8 @@
 # The ground under the test guests: entered in 64-bit mode by the launch plan, RSI = boot_params, paging on, everything
 # private. Builds its own page tables, GDT and IDT, shares one page for the GHCB, and calls `guest_main`.
 #
-# Runs in plain guests too: without a C-bit in CR3 there is no GHCB and ports are used directly.
+# Runs in SEV-ES guests, where sharing a page is the C-bit's matter alone, and in SEV and plain guests, where there is no
+# GHCB and ports are used directly.
 #
 # Functions take RDI, RSI, RDX and return RAX; they change RAX, RCX and RDX only.
 
@@ -9,7 +10,7 @@
 
 .globl _start, guest_main, print, print_hex, expect, finish, power_off, terminate, serial_byte
 .globl msr_protocol, ghcb_begin, ghcb_call, mmio_write_byte, pte_of, set_encrypted, validate, page_state
-.globl ghcb, boot_params, c_mask, fault_vector, fault_error, fault_address, fault_rip, recovery, idt_pointer
+.globl ghcb, boot_params, c_mask, sev_status, fault_vector, fault_error, fault_address, fault_rip, recovery, idt_pointer
 
 .section .text.start, "ax"
 _start:
@@ -24,6 +25,12 @@ _start:
     and rax, rcx
     mov [c_mask], rax
     mov r15, rax
+    test rax, rax
+    jz 0f
+    mov ecx, MSR_SEV_STATUS         # only where there is a C-bit; never intercepted
+    rdmsr
+    mov [sev_status], eax
+0:
 
     # pml4[0] → pdpt; pdpt[0] → first GiB, private; pdpt[3] → fourth GiB, devices, not private.
     lea rax, [pdpt + 3]
@@ -90,7 +97,7 @@ _start:
     jnz 3b
     lidt [idt_pointer]
 
-    test r15, r15
+    test byte ptr [sev_status], SEV_STATUS_ES
     jz 4f
     call ghcb_setup
 4:  call guest_main
@@ -98,8 +105,11 @@ _start:
 
 .text
 
-# Shares the GHCB page: rescind, ask the hypervisor, register it, and only then map it without C.
+# Shares the GHCB page: rescind, ask the hypervisor, register it, and only then map it without C. Before SNP the last
+# step is all.
 ghcb_setup:
+    test byte ptr [sev_status], SEV_STATUS_SNP
+    jz 1f
     lea rdi, [ghcb]
     xor esi, esi
     call validate
@@ -116,7 +126,7 @@ ghcb_setup:
     lea rdx, [ghcb + MSR_REGISTER_GHCB + 1]
     cmp rax, rdx
     jne setup_failed
-    lea rdi, [ghcb]
+1:  lea rdi, [ghcb]
     xor esi, esi
     call set_encrypted
     push rdi
@@ -212,8 +222,8 @@ ghcb_call:
 
 # serial_byte(byte)
 serial_byte:
-    cmp qword ptr [c_mask], 0
-    jne 1f
+    test byte ptr [sev_status], SEV_STATUS_ES
+    jnz 1f
     mov eax, edi
     mov edx, COM1
     out dx, al
@@ -328,10 +338,10 @@ finish:
     xor esi, esi
     # falls through
 
-# terminate(reason set, reason code): the GHCB termination request; a triple fault in plain guests.
+# terminate(reason set, reason code): the GHCB termination request; a triple fault in guests without one.
 terminate:
-    cmp qword ptr [c_mask], 0
-    je triple_fault
+    test byte ptr [sev_status], SEV_STATUS_ES
+    jz triple_fault
     shl edi, 12
     shl esi, 16
     or edi, esi
@@ -394,8 +404,8 @@ no_acpi:
 
 # mmio_write_byte(gpa, byte)
 mmio_write_byte:
-    cmp qword ptr [c_mask], 0
-    jne 1f
+    test byte ptr [sev_status], SEV_STATUS_ES
+    jnz 1f
     mov [rdi], sil
     ret
 1:  push rdi
@@ -415,8 +425,8 @@ mmio_write_byte:
 
 # port_write_byte(port, byte)
 port_write_byte:
-    cmp qword ptr [c_mask], 0
-    jne 1f
+    test byte ptr [sev_status], SEV_STATUS_ES
+    jnz 1f
     mov edx, edi
     mov eax, esi
     out dx, al
@@ -539,6 +549,7 @@ stack_top:
 idt:            .skip 32 * 16
 boot_params:    .skip 8
 c_mask:         .skip 8
+sev_status:     .skip 8
 fault_vector:   .skip 8
 fault_error:    .skip 8
 fault_address:  .skip 8

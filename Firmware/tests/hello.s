@@ -11,7 +11,15 @@ guest_main:
     mov ecx, MSR_SEV_STATUS         # never intercepted
     rdmsr
     and eax, 7
-    EXPECT "SEV_STATUS: SEV, SEV-ES, SNP", 7
+    cmp eax, 7
+    je 2f
+    cmp eax, 3
+    je 3f
+    EXPECT "SEV_STATUS: SEV", 1
+    ret
+2:  EXPECT "SEV_STATUS: SEV, SEV-ES, SNP", 7
+    ret
+3:  EXPECT "SEV_STATUS: SEV, SEV-ES", 3
     ret
 1:  PRINT "This is not an encrypted guest."
     ret

@@ -39,6 +39,34 @@ struct FirmwareGuestTests {
         #expect(ending == .exited(0), "\(output)")
     }
 
+    /// SEV guests print by ports, SEV-ES guests through a GHCB that nobody registered.
+    @Test(arguments: ["hello", "sev-memory", "unknown-bytes", "self-modifying", "page-faults"], ["sev", "sev-es"])
+    func guestWithoutRMPPasses(_ name: String, _ technology: String) throws {
+        try passes(name, technology)
+    }
+
+    @Test(arguments: ["sev-es-ghcb", "vc-codes"]) func encryptedStateGuestPasses(_ name: String) throws {
+        try passes(name, "sev-es")
+    }
+
+    private func passes(_ name: String, _ technology: String) throws {
+        let (ending, output) = try run(name, confidential: technology)
+        let lines = output.split(whereSeparator: \.isNewline)
+        #expect(lines.filter { $0.hasPrefix("BAD") } == [], "\(output)")
+        #expect(lines.contains { $0.hasPrefix("PASS") }, "\(output)")
+        #expect(ending == .exited(0), "\(output)")
+    }
+
+    @Test(arguments: [
+        ("terminate", "termination"), ("terminate-event", "termination"), ("triple-fault", "triple fault"),
+    ])
+    func encryptedStateGuestThatCrashesIsReported(_ name: String, _ reason: String) throws {
+        let (ending, output) = try run(name, confidential: "sev-es")
+        #expect(ending == .exited(6), "\(output)")
+        #expect(output.lowercased().contains(reason), "\(output)")
+        #expect(!output.contains("BAD"), "\(output)")
+    }
+
     /// Guests that end themselves badly: status 6, and the reason in words.
     @Test(arguments: [
         ("terminate", "PVALIDATE"), ("terminate-event", "termination"), ("triple-fault", "triple fault"),
