@@ -16,7 +16,7 @@ extension Scenario {
         sevES: Promise(
             .detected,
             "the page can be written, but the processor keeps an integrity value of it and refuses to enter the guest",
-            "[APM2 15.35.4]"),
+            "[APM2 15.35.8]"),
         snp: Promise(
             .stopped, "KVM refuses the call, and the RMP the store to the VMSA page", "[APM2 15.36.10, 15.36.12]")
     ) { (subject, laboratory) throws(Interruption) in

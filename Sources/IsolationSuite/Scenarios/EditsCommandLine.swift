@@ -5,8 +5,8 @@ extension Scenario {
         "edits-command-line", "host edits the command line before launch",
         attack: "The host changes the kernel command line before the launch, and hopes that the guest obeys it.",
         sev: Promise(
-            .detected, "the command line is part of the measured launch", "[SEV 6.5.1]"),
-        sevES: Promise(.detected, "as with SEV", "[SEV 6.5.1]"),
+            .detected, "the command line is part of the measured launch", "[SEV 6.5]"),
+        sevES: Promise(.detected, "as with SEV", "[SEV 6.5]"),
         snp: Promise(.stopped, "the launch digest differs from the signed ID block", "[SNP 8.18]")
     ) { (subject, laboratory) throws(Interruption) in
         let edit = LaunchEdit(

@@ -6,8 +6,8 @@ extension Scenario {
         attack:
             "The host changes eight bytes of the guest's program before the launch, and hopes that it runs like that.",
         sev: Promise(
-            .detected, "the measurement differs from the owner's: no secret is released", "[SEV 6.5.1]"),
-        sevES: Promise(.detected, "as with SEV", "[SEV 6.5.1]"),
+            .detected, "the measurement differs from the owner's: no secret is released", "[SEV 6.5]"),
+        sevES: Promise(.detected, "as with SEV", "[SEV 6.5]"),
         snp: Promise(
             .stopped, "the firmware refuses to finish a launch whose digest is not that of the owner's signed ID block",
             "[SNP 8.18]")

@@ -6,8 +6,8 @@ extension Scenario {
         attack: "The host changes eight bytes of the initrd before the launch, and hopes that the guest uses it.",
         sev: Promise(
             .detected, "the initrd is part of the measured launch (here itself, under QEMU's firmware by its hash)",
-            "[SEV 6.5.1]"),
-        sevES: Promise(.detected, "as with SEV", "[SEV 6.5.1]"),
+            "[SEV 6.5]"),
+        sevES: Promise(.detected, "as with SEV", "[SEV 6.5]"),
         snp: Promise(.stopped, "the launch digest differs from the signed ID block", "[SNP 8.18]")
     ) { (subject, laboratory) throws(Interruption) in
         let edit = LaunchEdit(

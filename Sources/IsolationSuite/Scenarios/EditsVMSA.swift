@@ -9,7 +9,7 @@ extension Scenario {
             """,
         sev: Promise(
             .notStopped, "SEV measures memory only: registers are neither measured nor protected", "[SEV 6.4]"),
-        sevES: Promise(.detected, "the VMSA is measured (LAUNCH_UPDATE_VMSA)", "[SEV 6.4, 6.5.1]"),
+        sevES: Promise(.detected, "the VMSA is measured (LAUNCH_UPDATE_VMSA)", "[SEV 6.4, 6.5]"),
         snp: Promise(.stopped, "the VMSA page is part of the launch digest", "[SNP 8.17, 8.18]")
     ) { (subject, laboratory) throws(Interruption) in
         let edit = LaunchEdit(

@@ -13,11 +13,11 @@ extension Scenario {
         threat: "VM memory",
         sev: Promise(
             .stopped, "DRAM holds ciphertext under a key that only the memory controller and the firmware have",
-            "[WP 1] VM memory; [APM2 15.34.1]"),
-        sevES: Promise(.stopped, "as with SEV", "[WP 1] VM memory; [APM2 15.34.1]"),
+            "[WP 1] VM memory; [APM2 15.34.5]"),
+        sevES: Promise(.stopped, "as with SEV", "[WP 1] VM memory; [APM2 15.34.5]"),
         snp: Promise(
             .stopped, "ciphertext, and the private page is in no mapping of the host's",
-            "[WP 1] VM memory; [APM2 15.34.1]")
+            "[WP 1] VM memory; [APM2 15.34.5]")
     ) { (subject, laboratory) throws(Interruption) in
         let victim = try laboratory.victim(subject)
         let secret = Pattern(seed: 0x5ec2_e7c0_ffee_0001)

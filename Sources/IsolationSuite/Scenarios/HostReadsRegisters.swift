@@ -15,8 +15,8 @@ extension Scenario {
             "[WP 1] VM register state"),
         sevES: Promise(
             .stopped, "the processor saves them in a VMSA that is encrypted with the guest's key",
-            "[WP 1] VM register state; [APM2 15.35.1]"),
-        snp: Promise(.stopped, "as with SEV-ES", "[WP 1] VM register state; [APM2 15.35.1]")
+            "[WP 1] VM register state; [APM2 15.35.3]"),
+        snp: Promise(.stopped, "as with SEV-ES", "[WP 1] VM register state; [APM2 15.35.3]")
     ) { (subject, laboratory) throws(Interruption) in
         let victim = try laboratory.victim(subject)
         let secret: UInt64 = 0x5ec2_e7c0_ffee_0100

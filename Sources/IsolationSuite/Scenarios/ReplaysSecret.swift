@@ -14,8 +14,8 @@ extension Scenario {
             """,
         sev: Promise(
             .stopped, "the packet's MAC covers the measurement, whose nonce is new in every launch: BAD_MEASUREMENT",
-            "[SEV 6.6.2]"),
-        sevES: Promise(.stopped, "as with SEV", "[SEV 6.6.2]"),
+            "[SEV 6.6]"),
+        sevES: Promise(.stopped, "as with SEV", "[SEV 6.6]"),
         snp: Promise(
             .stopped, "there is no LAUNCH_SECRET: secrets go to the attested guest itself, on a channel of its own",
             "[SNP 7.3]; [KVM-SEV]")
@@ -58,8 +58,8 @@ extension Scenario {
         sev: Promise(
             .notStopped,
             "the MAC covers neither address nor count: the same secret can be put into the same guest again and elsewhere, "
-                + "so a guest must not read anything into where it finds it", "[SEV 6.6.2]"),
-        sevES: Promise(.notStopped, "as with SEV", "[SEV 6.6.2]"),
+                + "so a guest must not read anything into where it finds it", "[SEV 6.6]"),
+        sevES: Promise(.notStopped, "as with SEV", "[SEV 6.6]"),
         snp: Promise(.stopped, "there is no LAUNCH_SECRET", "[SNP 7.3]; [KVM-SEV]")
     ) { (subject, laboratory) throws(Interruption) in
         let secret = SecretDelivery(subject)

@@ -10,8 +10,8 @@ extension Scenario {
             hopes that lines of the first guest are still deciphered in caches and write buffers.
             """,
         threat: "VM memory",
-        sev: Promise(.stopped, "the firmware does not activate a guest on an ASID before DF_FLUSH", "[SEV 5.12, 6.17]"),
-        sevES: Promise(.stopped, "as with SEV", "[SEV 5.12, 6.17]"),
+        sev: Promise(.stopped, "the firmware does not activate a guest on an ASID before DF_FLUSH", "[SEV 5.9, 6.1]"),
+        sevES: Promise(.stopped, "as with SEV", "[SEV 5.9, 6.1]"),
         snp: Promise(.stopped, "as with SEV: SNP_ACTIVATE wants SNP_DF_FLUSH", "[SNP 8.4]")
     ) { (subject, laboratory) throws(Interruption) in
         let secret = Pattern(seed: 0x5ec2_0004_0000_0001)
@@ -47,8 +47,8 @@ extension Scenario {
             .stopped,
             "an ASID has one owner: ACTIVATE answers ASID_OWNED (a hypervisor that enters a control block of its own with "
                 + "this ASID, without asking the firmware, is another attack: SEV and SEV-ES do not promise to stop it)",
-            "[SEV 6.17]"),
-        sevES: Promise(.stopped, "as with SEV", "[SEV 6.17]"),
+            "[SEV 6.1]"),
+        sevES: Promise(.stopped, "as with SEV", "[SEV 6.1]"),
         snp: Promise(
             .stopped, "as with SEV, and a register state that is no VMSA of the guest's cannot be entered",
             "[SNP 8.4]; [APM2 15.36.12]")
@@ -85,9 +85,9 @@ extension Scenario {
             pages of the first guest as they lie in DRAM. It hopes that the same ASID deciphers them.
             """,
         threat: "VM memory",
-        sev: Promise(.stopped, "every guest gets a key of its own, whatever its ASID", "[APM2 15.34.1]; [SEV 6.2]"),
-        sevES: Promise(.stopped, "as with SEV", "[APM2 15.34.1]; [SEV 6.2]"),
-        snp: Promise(.stopped, "as with SEV", "[APM2 15.34.1]; [SNP 8.15]")
+        sev: Promise(.stopped, "every guest gets a key of its own, whatever its ASID", "[APM2 15.34.5]; [SEV 6.2]"),
+        sevES: Promise(.stopped, "as with SEV", "[APM2 15.34.5]; [SEV 6.2]"),
+        snp: Promise(.stopped, "as with SEV", "[APM2 15.34.5]; [SNP 8.15]")
     ) { (subject, laboratory) throws(Interruption) in
         let secret = Pattern(seed: 0x5ec2_0006_0000_0001)
         let remains = try Remains(of: subject, holding: secret, in: laboratory)

@@ -12,8 +12,8 @@ extension Scenario {
         threat: "VM memory",
         sev: Promise(
             .stopped, "the second guest has another key: it reads garbage (its own integrity is another row)",
-            "[WP 1] VM memory; [APM2 15.34.1]"),
-        sevES: Promise(.stopped, "as with SEV", "[WP 1] VM memory; [APM2 15.34.1]"),
+            "[WP 1] VM memory; [APM2 15.34.5]"),
+        sevES: Promise(.stopped, "as with SEV", "[WP 1] VM memory; [APM2 15.34.5]"),
         snp: Promise(
             .stopped, "the RMP knows whose the page is: the second guest's access is a nested page fault",
             "[WP 1] VM memory; [APM2 15.36.10]")
