@@ -145,6 +145,8 @@ let package = Package(
             name: "fuzz",
             dependencies: [
                 "GuestImage", "SEVABI", "X86Core", "X86Defs", "SoftwareKVM", "SNPVMM", "KVMABI", "TestSupport",
+                "GuestOwner",
+                "Crypto",
             ],
             path: "Tests/Fuzz", exclude: ["Failures"]),
         .executableTarget(

@@ -31,13 +31,16 @@ public enum CounterKDF {
         // Safe: below 2^32 by the check above.
         let bitCount = littleEndian32(UInt32(byteCount * 8))
         var result: [UInt8] = []
+        // One storage with nothing behind the result: growing or cutting would leave key bytes in memory.
+        result.reserveCapacity(byteCount)
         var counter: UInt32 = 1
         while result.count < byteCount {
             let input = littleEndian32(counter) + Array(label.utf8) + [0] + context + bitCount
-            result += authenticationCode(input, key: key, hash: hash)
+            var block = authenticationCode(input, key: key, hash: hash)
+            result += block.prefix(byteCount - result.count)
+            wipe(&block)
             counter &+= 1
         }
-        result.removeLast(result.count - byteCount)
         return result
     }
 

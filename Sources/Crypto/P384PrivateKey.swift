@@ -98,7 +98,13 @@ private struct NonceGenerator {
         value = [UInt8](repeating: 1, count: hash.byteCount)
         key = [UInt8](repeating: 0, count: hash.byteCount)
         for mark: UInt8 in [0, 1] {
-            var input = scalar.withBytes { value + [mark] + $0 + digest }
+            var input: [UInt8] = []
+            // One storage: every sum of arrays would leave a copy of the private number behind.
+            input.reserveCapacity(value.count + 1 + scalar.count + digest.count)
+            input += value
+            input.append(mark)
+            scalar.withBytes { input += $0 }
+            input += digest
             key = authenticationCode(input, key: key, hash: hash)
             Crypto.wipe(&input)
             value = authenticationCode(value, key: key, hash: hash)

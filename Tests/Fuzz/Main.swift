@@ -16,7 +16,7 @@ import TestSupport
 @main
 enum Fuzz {
     static let fuzzers: [Fuzzer] =
-        imageFuzzers + processorFuzzers + ghcbFuzzers + ioctlFuzzers + sevCommandFuzzers
+        imageFuzzers + processorFuzzers + ghcbFuzzers + ioctlFuzzers + sevCommandFuzzers + ownerFuzzers
 
     static let canary = Fuzzer(
         name: "canary", summary: "must find the byte string that starts with two equal bytes", smokeIterations: 10_000,
