@@ -60,17 +60,18 @@ extension Owner {
             var count = 0
             while launches.map({ count < $0 }) ?? true {
                 guard let line = try listener.next() else { continue }
-                count += 1
-                Self.serve(line, offer, number: count)
+                if Self.serve(line, offer, number: count + 1) { count += 1 }
             }
         }
 
-        private static func serve(_ line: OwnerLine, _ offer: OwnerOffer, number: Int) {
+        /// Serves one connection. Returns false for one that brought nothing: somebody only looked whether we are here.
+        private static func serve(_ line: OwnerLine, _ offer: OwnerOffer, number: Int) -> Bool {
             func audit(_ texts: [String]) {
                 for text in texts { StandardOutput.write(line: "launch \(number): \(text)") }
             }
             var reception = OwnerReception(offer)
             var decoder = OwnerMessageDecoder()
+            var isEmpty = true
             do throws(OwnerError) {
                 while true {
                     while let message = try decoder.next() {
@@ -78,14 +79,16 @@ extension Owner {
                         audit(answer.audit)
                         line.setPatience(OwnerLine.launchMilliseconds)
                         if let reply = answer.message { try line.write(reply.bytes) }
-                        if answer.isLast { return }
+                        if answer.isLast { return true }
                     }
                     let bytes = try line.read()
                     guard !bytes.isEmpty else {
+                        guard !isEmpty else { return false }
                         try decoder.finish()
                         audit(reception.end())
-                        return
+                        return true
                     }
+                    isEmpty = false
                     decoder.append(bytes)
                 }
             } catch {
@@ -93,6 +96,7 @@ extension Owner {
                 audit(answer.audit)
                 // The other side may be gone; then nobody needs the reason.
                 if let reply = answer.message { try? line.write(reply.bytes) }
+                return true
             }
         }
     }
