@@ -103,7 +103,7 @@ extension Machine {
     // MARK: SEV and SEV-ES
 
     static func launch(
-        _ plan: LaunchPlan, _ initialized: consuming SEVInitialized, in memory: GuestMemory,
+        _ plan: LaunchPlan, _ initialized: consuming SEVInitialized, in memory: GuestMemory, of kernel: any HostKernel,
         owner: (any LaunchOwner)?, _ steps: StepRecorder
     ) throws(VMMError) -> (measurement: SEVMeasurement, secretArea: Range<UInt64>?) {
         let technology = initialized.technology
@@ -113,11 +113,12 @@ extension Machine {
         var version: FirmwareVersion?
         if let owner {
             let export = steps.begin(.exportCertificates, "SEV_PDH_CERT_EXPORT")
-            let platform = try initialized.platform()
-            version = platform.version
-            steps.end(export, detail: "\(platform.version)")
+            let platform = try SEVPlatform(kernel)
+            let firmware = try platform.version()
             let request = SessionRequest(
-                technology: technology, policy: policy, platform: platform.certificates, version: platform.version)
+                technology: technology, policy: policy, platform: try platform.certificates(), version: firmware)
+            version = firmware
+            steps.end(export, detail: "\(firmware)")
             let answer = steps.begin(.session, "owner's session")
             session = try owner.session(for: request)
             steps.end(answer, detail: session == nil ? "none" : "policy \(hex(session!.policy.rawValue))")

@@ -133,7 +133,8 @@ public final class Machine: Sendable {
             try Self.launch(plan, initialized, identity: configuration.identity, steps)
             measurement = nil
         case .some(.sev(let initialized)):
-            let launched = try Self.launch(plan, initialized, in: memory, owner: owner, steps)
+            let launched = try Self.launch(
+                plan, initialized, in: memory, of: kernel, owner: owner, steps)
             measurement = launched.measurement
             map.secretArea = launched.secretArea
         case nil:

@@ -1,7 +1,7 @@
 // SEV commands of one VM: the envelope, and the staging area where everything lies that a command points to.
 //
 // All bytes that the kernel reads lie in one page aligned area, because kernels from 7.0 on refuse a source that is not
-// aligned; and what was in it is wiped when the channel goes.
+// aligned.
 
 import KVMABI
 
@@ -36,9 +36,7 @@ final class SEVChannel: Sendable {
 
     func clearData(byteCount: Int) { staging.fill(at: Self.dataOffset, count: byteCount) }
 
-    func data(at offset: Int = 0, byteCount: Int) -> [UInt8] {
-        staging.copyBytes(at: Self.dataOffset + offset, count: byteCount)
-    }
+    func data(byteCount: Int) -> [UInt8] { staging.copyBytes(at: Self.dataOffset, count: byteCount) }
 
     /// Issues a command once. The structure comes back as the kernel left it, also after a refusal.
     func issue<Structure: KernelStructure>(
@@ -77,19 +75,5 @@ final class SEVChannel: Sendable {
         VMMError(
             step: step, request: "\(id)", context: context, errno: refusal.errno,
             firmwareStatus: refusal.errno == .EIO ? refusal.firmwareStatus : nil)
-    }
-
-    /// A command to the secure processor itself, by `SEV_ISSUE_CMD` on `/dev/sev`.
-    func runOnPlatform<Structure: KernelStructure>(
-        _ step: String, _ command: SEVDeviceCommand, _ structure: inout Structure
-    ) throws(VMMError) {
-        staging.store(structure: structure, at: 0)
-        var issue = SEVIssueCommand(command, data: staging.address)
-        do { try kernel.call(sev, .sevIssueCommand, &issue) } catch {
-            throw VMMError(
-                step: step, request: "\(command)", errno: error,
-                firmwareStatus: error == .EIO ? FirmwareStatus(rawValue: issue.error) : nil)
-        }
-        structure = staging.load(structureAt: 0, as: Structure.self)
     }
 }

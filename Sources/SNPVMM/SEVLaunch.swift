@@ -36,27 +36,6 @@ struct SEVInitialized: ~Copyable {
     fileprivate let channel: SEVChannel
     let technology: GuestTechnology
 
-    /// The platform's certificates and version, for an owner [SEV 5.1, 5.9].
-    borrowing func platform() throws(VMMError) -> (certificates: SEVPlatformCertificates, version: FirmwareVersion) {
-        let step = "export the platform's certificates"
-        var status = SEVUserStatus()
-        try channel.runOnPlatform(step, .platformStatus, &status)
-        var export = SEVUserPDHExport()
-        let certificateByteCount = SEVCertificate.byteCount
-        let chainByteCount = 3 * SEVCertificate.byteCount
-        export.certificateAddress = channel.dataAddress
-        export.certificateByteCount = UInt32(certificateByteCount)
-        export.chainAddress = channel.dataAddress + UInt64(KVM.pageByteCount)
-        export.chainByteCount = UInt32(chainByteCount)
-        try channel.runOnPlatform(step, .pdhCertificateExport, &export)
-        return (
-            SEVPlatformCertificates(
-                pdh: channel.data(byteCount: certificateByteCount),
-                chain: channel.data(at: KVM.pageByteCount, byteCount: chainByteCount)),
-            FirmwareVersion(apiMajor: status.apiMajor, apiMinor: status.apiMinor, build: status.build)
-        )
-    }
-
     /// `KVM_SEV_LAUNCH_START` [SEV 6.2].
     ///
     /// - Parameter session: The owner's certificate and session; nil for a launch that nobody can check.

@@ -23,6 +23,12 @@ public final class SEVPlatform: Sendable {
         return status
     }
 
+    /// The firmware's version, which measurements cover: from SEV_PLATFORM_STATUS.
+    public func version() throws(VMMError) -> FirmwareVersion {
+        let status = try status()
+        return FirmwareVersion(apiMajor: status.apiMajor, apiMinor: status.apiMinor, build: status.build)
+    }
+
     /// SNP_PLATFORM_STATUS [SNP 8.3]. Refused by a platform without SNP.
     public func snpStatus() throws(VMMError) -> SNPUserStatus {
         var status = SNPUserStatus()

@@ -132,7 +132,7 @@ private func failure(_ body: () throws(VMMError) -> Machine) -> VMMError? {
         let expected =
             Self.preparation(technology == .sev ? 2 : 3)
             + [
-                "SEV_PLATFORM_STATUS", "SEV_PDH_CERT_EXPORT",
+                "open /dev/sev", "SEV_PLATFORM_STATUS", "SEV_PDH_CERT_EXPORT",
                 "KVM_SEV_LAUNCH_START policy 0x5 certificate 2084 session 128",
             ] + Self.contents + (technology == .sevES ? ["KVM_SEV_LAUNCH_UPDATE_VMSA"] : [])
             + [

@@ -23,15 +23,15 @@ public struct ProcessMemory {
         var residentKiB = 0
     }
 
-    /// Searches every resident byte.
-    public func search(for bytes: [UInt8]) -> Occurrences {
+    /// Searches every resident byte; nil where this host does not let us look.
+    public func search(for bytes: [UInt8]) -> Occurrences? {
         var result = Occurrences()
         let (memory, pages) = (open(folder + "/mem", O_RDONLY), open(folder + "/pagemap", O_RDONLY))
-        guard memory >= 0, pages >= 0 else { return result }
         defer {
-            close(memory)
-            close(pages)
+            if memory >= 0 { close(memory) }
+            if pages >= 0 { close(pages) }
         }
+        guard memory >= 0, pages >= 0 else { return nil }
         for mapping in mappings() where mapping.residentKiB > 0 {
             let count = residentRuns(mapping.range, pages).reduce(0) { $0 + occurrences(of: bytes, in: $1, of: memory) }
             if count == 0 { continue }
