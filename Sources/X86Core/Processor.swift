@@ -97,7 +97,8 @@ public final class Processor {
         s.pointee.tlb = supervisorTLB
         s.pointee.generation = 1
         s.pointee.sev_status = configuration.sevStatus
-        walkCache.initialize(repeating: WalkCacheEntry(page: 1, host: UnsafeMutableRawPointer(s)), count: 512)
+        walkCache.initialize(
+            repeating: WalkCacheEntry(page: 1, host: UnsafeMutableRawPointer(s), isStorable: false), count: 512)
         fetchCache.initialize(repeating: FetchCacheEntry(tag: 0, page: 0), count: 256)
         s.pointee.owner = Unmanaged.passUnretained(self).toOpaque()
         flushJumps()

@@ -183,4 +183,23 @@ import Testing
         #expect(guest.run() == .success(.io))
         #expect(guest.runPage.portIO.port == 0x80)
     }
+
+    @Test func pageTableInReadOnlyMemory() throws {
+        // The walk sets no accessed bit where a slot forbids stores, and goes on.
+        let guest = try ProcessorGuest(snp: false, code: Code.report)
+        let kernel = guest.vm.kernel
+        let table = try kernel.map(.anonymous, offset: 0, byteCount: 4096)
+        table.store(0x3003 as UInt64, at: 0)
+        try kernel.call(
+            guest.vm.vm, .setUserMemoryRegion,
+            reading: KVMUserspaceMemoryRegion(
+                slot: 7, flags: KVMUserspaceMemoryRegion.readOnly, guestPhysicalAddress: 0x20_0000,
+                memoryByteCount: 4096, userspaceAddress: table.address))
+        var sregs = KVMSpecialRegisters()
+        try kernel.call(guest.vm.vcpu, .getSpecialRegisters, &sregs)
+        sregs.cr3 = 0x20_0000
+        try kernel.call(guest.vm.vcpu, .setSpecialRegisters, reading: sregs)
+        #expect(guest.run() == .success(.io))
+        #expect(table.load(at: 0, as: UInt64.self) == 0x3003)
+    }
 }

@@ -209,6 +209,38 @@ import Testing
         #expect(rounds < 3)
     }
 
+    @Test func twoProcessorsOnBothViewsOfAPage() async throws {
+        // One counts with C=1, the other reads the same page with C=0: the page goes to and fro, and no count is lost.
+        let rounds: UInt32 = 1_000_000
+        let counting: [UInt8] =
+            Code.put(0, at: Self.address) + [0xb9] + rounds.kernelBytes + [0x48, 0xff, 0x03, 0xff, 0xc9, 0x75, 0xf9]
+            + Code.reportLoad(Self.address) + Code.halt
+        let reading: [UInt8] =
+            [0xbb] + (Self.shared + 0x800).kernelBytes + [0xb9] + rounds.kernelBytes
+            + [0x48, 0x8b, 0x03, 0xff, 0xc9, 0x75, 0xf9] + Code.report + Code.halt
+        let vm = try SEVTestVM(try kernel(), .sev, code: counting)
+        vm.memory.write(reading, at: 0x1_1000)
+        let (other, page) = try vm.addVCPU(id: 1, rip: 0x1_1000)
+        // Without an in-kernel local APIC HLT and port accesses leave; both vCPUs run on threads of their own.
+        try vm.launch()
+        let (kernel, first) = (vm.kernel, vm.vcpu)
+        func run(_ vcpu: KernelHandle) -> Errno? {
+            do throws(Errno) {
+                try kernel.call(vcpu, .run)
+                return nil
+            } catch {
+                return error
+            }
+        }
+        async let a = run(first)
+        async let b = run(other)
+        #expect(await a == nil)
+        #expect(await b == nil)
+        #expect(page.exitReason == .io)
+        #expect(vm.runPage.exitReason == .io)
+        #expect(vm.runPage.mapping.load(at: 0x1000, as: UInt32.self) == rounds)
+    }
+
     // MARK: Pieces
 
     @Test func onlyTheRangesGivenAreEncrypted() throws {

@@ -67,9 +67,7 @@ final class SEVTestVM {
         if shared == nil { writeImage(code, handlers) }
         vcpu = KernelHandle(rawValue: try kernel.call(vm, .createVCPU, value: 0))
         runPage = RunPage(try kernel.map(vcpu, offset: 0, byteCount: Int(try kernel.call(kvm, .getVCPUMmapSize))))
-        var list = KVMCPUIDList.room(for: 100)
-        try kernel.call(kvm, .getSupportedCPUID, bytes: &list)
-        try kernel.call(vcpu, .setCPUID2, bytes: &list)
+        try setCPUID(of: vcpu)
         state.cr3 = 0x2000 | Self.cBit
         state.rip = UInt64(Self.codeGPA)
         state.generalRegisters[4] = 0x2_0000
@@ -175,7 +173,27 @@ final class SEVTestVM {
 
     // MARK: vCPU
 
-    func setState(_ state: ProcessorState) throws {
+    /// Another vCPU that is runnable at once, with the same state but for RIP.
+    func addVCPU(id: UInt64, rip: Int) throws -> (vcpu: KernelHandle, page: RunPage) {
+        let vcpu = KernelHandle(rawValue: try kernel.call(vm, .createVCPU, value: id))
+        let page = RunPage(try kernel.map(vcpu, offset: 0, byteCount: Int(try kernel.call(kvm, .getVCPUMmapSize))))
+        try setCPUID(of: vcpu)
+        var state = state
+        state.rip = UInt64(rip)
+        try setState(state, of: vcpu)
+        try kernel.call(vcpu, .setMPState, reading: KVMMPState.runnable)
+        return (vcpu, page)
+    }
+
+    private func setCPUID(of vcpu: KernelHandle) throws {
+        var list = KVMCPUIDList.room(for: 100)
+        try kernel.call(kvm, .getSupportedCPUID, bytes: &list)
+        try kernel.call(vcpu, .setCPUID2, bytes: &list)
+    }
+
+    func setState(_ state: ProcessorState) throws { try setState(state, of: vcpu) }
+
+    private func setState(_ state: ProcessorState, of vcpu: KernelHandle) throws {
         var regs = KVMRegisters()
         regs.rsp = state.generalRegisters[4]
         regs.rip = state.rip

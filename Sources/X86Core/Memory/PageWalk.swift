@@ -55,8 +55,10 @@ extension Processor {
             allowed &= entry
             if entry & PageTableBit.noExecute != 0 { noExecute = true }
             guard isLeaf else {
-                if entry & PageTableBit.accessed == 0 {
-                    p.storeBytes(of: entry | PageTableBit.accessed, as: UInt64.self)
+                if entry & PageTableBit.accessed == 0,
+                    !storeEntry(entry | PageTableBit.accessed, to: slot, at: rip)
+                {
+                    return nil
                 }
                 table = entry & entryAddressMask
                 shift &-= 9
@@ -70,7 +72,7 @@ extension Processor {
             let marks = PageTableBit.accessed | (access == .write ? PageTableBit.dirty : 0)
             if entry & marks != marks {
                 entry |= marks
-                p.storeBytes(of: entry, as: UInt64.self)
+                guard storeEntry(entry, to: slot, at: rip) else { return nil }
             }
             let offsetMask: UInt64 = (1 &<< shift) &- 1
             let gpa = (entry & entryAddressMask & ~offsetMask) | (linear & offsetMask)
@@ -99,7 +101,7 @@ extension Processor {
         let encrypted = cBitMask != 0
         switch memory.translate(gpa: page, encrypted: encrypted, access: .pageTableRead) {
         case .page(let host, _):
-            slot.pointee = WalkCacheEntry(page: page, host: host)
+            slot.pointee = WalkCacheEntry(page: page, host: host, isStorable: false)
             return host + Int(gpa & 0xfff)
         case .device, .fault:
             prepareExit(.nestedPageFault(gpa: page, encrypted: encrypted, access: .pageTableRead), at: rip)
@@ -107,6 +109,28 @@ extension Processor {
             prepareVC(0x404, at: rip)
         }
         return nil
+    }
+
+    /// Sets accessed and dirty bits. Page tables in read-only memory keep what they have, as under KVM. False: prepared to
+    /// leave.
+    private func storeEntry(_ entry: UInt64, to gpa: UInt64, at rip: UInt64) -> Bool {
+        let page = gpa & ~0xfff
+        let slot = walkCache + Int((page &>> 12) & 511)
+        if slot.pointee.page != page || !slot.pointee.isStorable {
+            let encrypted = cBitMask != 0
+            switch memory.translate(gpa: page, encrypted: encrypted, access: .pageTableWrite) {
+            case .page(let host, true): slot.pointee = WalkCacheEntry(page: page, host: host, isStorable: true)
+            case .page(_, false), .device: return true
+            case .notValidated:
+                prepareVC(0x404, at: rip)
+                return false
+            case .fault:
+                prepareExit(.nestedPageFault(gpa: page, encrypted: encrypted, access: .pageTableWrite), at: rip)
+                return false
+            }
+        }
+        (slot.pointee.host + Int(gpa & 0xfff)).storeBytes(of: entry, as: UInt64.self)
+        return true
     }
 
     /// The host page behind a guest physical page, for data. nil: prepared to leave. `device` tells devices apart.
@@ -148,4 +172,6 @@ enum HostPage {
 struct WalkCacheEntry {
     var page: UInt64
     var host: UnsafeMutableRawPointer
+    /// Stores were asked for and allowed.
+    var isStorable: Bool
 }
