@@ -122,6 +122,24 @@ import Testing
         }
     }
 
+    @Test(arguments: KernelUnderTest.withSEV)
+    func `the envelope's status is the firmware's`(_ candidate: KernelUnderTest) throws {
+        let machine = try SEVMachine.at(.launching, candidate.start(), .sev)
+        func error(_ id: SEVCommandID) -> UInt32 {
+            var data = KVMSEVLaunchMeasure(userAddress: machine.room.address, byteCount: 48)
+            return withKernelAddress(of: &data) { (address: UInt64) in
+                var envelope = KVMSEVCommand(id: id, data: address, sevHandle: machine.sev)
+                envelope.error = 0x5a5a
+                _ = try? machine.kernel.call(machine.vm, .memoryEncryptOp, &envelope)
+                return envelope.error
+            }
+        }
+        #expect(error(.sendUpdateVMSA) == 0x5a5a, "no such command")
+        #expect(error(.initialize2) == 0x5a5a, "KVM's own refusal")
+        #expect(error(.launchFinish) == FirmwareStatus.invalidGuestState.rawValue)
+        #expect(error(.launchMeasure) == 0)
+    }
+
     @Test(arguments: KernelUnderTest.withSEV, SEVKind.allCases)
     func `the state numbers are KVM's`(_ candidate: KernelUnderTest, _ kind: SEVKind) throws {
         let kernel = try candidate.start()

@@ -65,9 +65,6 @@ final class VirtualMachine: @unchecked Sendable {
         return sev.map { $0.isES ? .sevES : .sev }
     }
 
-    /// `has_protected_state`: the type says that registers will be the guest's own. False for ES_INIT's guests.
-    var typeProtectsState: Bool { type == .sevES || type == .snp }
-
     var vcpus: [VirtualCPU] { vcpuList.withLock { $0 } }
 
     // MARK: vCPUs

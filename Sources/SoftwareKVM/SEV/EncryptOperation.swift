@@ -55,8 +55,8 @@ extension VirtualMachine {
             }
         }
         if case .EINVAL? = failure?.errno, !Self.isKnown(command.id) { throw .EINVAL }
-        // The envelope goes back also after a failure.
-        command.error = failure?.status.rawValue ?? 0
+        // The envelope goes back also after a failure; where the firmware was not reached, with the caller's own value.
+        if failure?.status != .success { command.error = failure?.status.rawValue ?? 0 }
         try argument.store(command)
         if let failure { throw failure.errno }
         return 0

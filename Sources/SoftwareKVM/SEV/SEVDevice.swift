@@ -11,20 +11,18 @@ extension SoftwareKVM {
         guard request == .sevIssueCommand else { throw .EINVAL }
         var command: SEVIssueCommand = try argument.load()
         if command.command > SEVDeviceCommand.snpVLEKLoad.rawValue { throw .EINVAL }
-        var status = SEVStatus.success
-        var failure: Errno?
+        var failure: EncryptFailure?
         do throws(EncryptFailure) {
             try secureProcessor.withCommandLock { () throws(EncryptFailure) in
                 try run(SEVDeviceCommand(rawValue: command.command), command.data)
             }
         } catch {
-            status = error.status
-            failure = error.errno
+            failure = error
         }
-        // The envelope goes back also after a failure.
-        command.error = status.rawValue
+        // The envelope goes back also after a failure; where the firmware was not reached, with the caller's own value.
+        if failure?.status != .success { command.error = failure?.status.rawValue ?? 0 }
         try argument.store(command)
-        if let failure { throw failure }
+        if let failure { throw failure.errno }
         return 0
     }
 

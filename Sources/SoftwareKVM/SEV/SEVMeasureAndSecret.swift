@@ -56,7 +56,7 @@ extension VirtualMachine {
     ) throws(EncryptFailure) {
         var refusal: EncryptFailure?
         do throws(EncryptFailure) { try body() } catch { refusal = error }
-        if let refusal, !isQuery || refusal.errno == .EBADF { throw refusal }
+        if let refusal, !isQuery { throw refusal }
         var bad: EncryptFailure?
         if let output, refusal == nil {
             do throws(EncryptFailure) { try kernel.copyOut(output.contents(), to: address) } catch { bad = error }
