@@ -10,7 +10,7 @@ struct Diagram {
         let ownerMessages = data.messages.filter { $0.from == .owner || $0.to == .owner }
         return """
             <figure class="diagram\(ownerMessages.isEmpty ? " alone" : "")" aria-label="The machine and the guest owner">
-            \(owner)\(wire(ownerMessages, "outer", label: "Between the guest owner and the hypervisor"))
+            <div class="outside">\(owner)\(wire(ownerMessages, "outer", label: "Between the guest owner and the hypervisor"))</div>
             <div class="server"><span class="place">one server</span>
             \(hypervisor)
             \(wire(data.messages.filter { $0.from != .owner && $0.to != .owner }, "launch", label: "The launch"))
@@ -110,16 +110,14 @@ struct Diagram {
 
     private func processor(
         _ processor: RunReportData.VirtualMachine.Processor, of machine: RunReportData.VirtualMachine
-    )
-        -> Markup
-    {
+    ) -> Markup {
         var pages: Markup = """
-            <div class="host broad"><b>VMCB</b>\(address(processor.vmcb, "SPA"))<small>the hypervisor's</small></div>
+            <div class="host broad"><b>VMCB</b>\(address(processor.vmcb))<small>the hypervisor's own</small></div>
             """
         if machine.technology.encryptsState {
             pages += """
-                <div class="guest"><b>VMSA</b>\(address(processor.vmsa, "SPA"))<small>registers, encrypted</small></div>\
-                <div class="both"><b>GHCB</b>\(address(processor.ghcb, "GPA"))<small>shared, for calls</small></div>
+                <div class="guest"><b>VMSA</b>\(address(processor.vmsa))<small>SPA; registers, encrypted</small></div>\
+                <div class="both"><b>GHCB</b>\(address(processor.ghcb))<small>GPA; shared, for calls</small></div>
                 """
         } else if machine.technology == .sev {
             pages += "<div class=\"host\"><b>registers</b><small>in the clear: the hypervisor reads them</small></div>"
@@ -164,7 +162,9 @@ struct Diagram {
     // MARK: Arrows
 
     private func wire(_ messages: [RunReportData.Message], _ name: String, label: String) -> Markup {
-        "<ol class=\"wire \(name)\" aria-label=\"\(label)\">\(messages.prefix(Self.maximumArrowCount).map(arrow))</ol>"
+        if messages.isEmpty { return "" }
+        return
+            "<ol class=\"wire \(name)\" aria-label=\"\(label)\">\(messages.prefix(Self.maximumArrowCount).map(arrow))</ol>"
     }
 
     private func arrow(_ message: RunReportData.Message) -> Markup {
@@ -256,9 +256,9 @@ struct Diagram {
         count > Self.maximumShownCount ? "<p class=\"note\">and \(count - Self.maximumShownCount) more</p>" : nil
     }
 
-    private func address(_ value: UInt64?, _ space: String) -> Markup {
+    private func address(_ value: UInt64?) -> Markup {
         guard let value else { return "<small class=\"untold\">\(Self.untold)</small>" }
-        return "<code>\(space) \(Readable.hex(value))</code>"
+        return "<code>\(Readable.hex(value))</code>"
     }
 
     private func box(

@@ -1,5 +1,5 @@
-// HTML as a type. Text that is interpolated is escaped; only literals and other markup are taken as they are, so a label
-// that an image or a guest has made cannot become part of the page's structure.
+// HTML as a type. Text that is interpolated is escaped; only literals and other markup are taken as they are, so a
+// label that an image or a guest has made cannot become part of the page's structure.
 
 /// A piece of HTML.
 struct Markup: Sendable, ExpressibleByStringInterpolation {

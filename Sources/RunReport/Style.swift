@@ -32,9 +32,9 @@ enum Style {
         .banner p{margin:0;max-width:95ch}.banner b{display:block}
         .caution{background:var(--caution-ground);color:var(--caution)}
         .calm{background:var(--calm-ground);color:var(--calm)}
-        .highlights{display:grid;grid-template-columns:repeat(auto-fit,minmax(130px,1fr));gap:1px;margin:18px 0 0;\
+        .highlights{display:flex;flex-wrap:wrap;gap:1px;margin:18px 0 0;\
         padding:0;background:var(--line);border:1px solid var(--line);border-radius:12px;overflow:hidden}
-        .highlights div{background:var(--card);padding:12px 16px}
+        .highlights div{flex:1 1 130px;min-width:0;background:var(--card);padding:12px 16px}
         .highlights dt{color:var(--muted);font-size:.8rem}
         .highlights dd{margin:0;font-size:1.15rem;font-weight:600;letter-spacing:-.01em}
         nav{display:flex;flex-wrap:wrap;gap:4px 18px;margin:18px 0 0;font-size:.92rem}
@@ -56,7 +56,7 @@ enum Style {
         """
 
     private static let diagram = """
-        .diagram{display:grid;grid-template-columns:1fr;margin:0}
+        .diagram,.outside{display:grid;grid-template-columns:minmax(0,1fr);margin:0}
         .server{position:relative;display:grid;grid-template-columns:1fr;border:2px dashed var(--shaft);\
         border-radius:16px;padding:34px 12px 14px}
         .place{position:absolute;top:8px;left:16px;color:var(--muted);font-size:.8rem;letter-spacing:.03em}
@@ -105,23 +105,27 @@ enum Style {
         color:var(--muted)}
         .trust i{display:inline-block;width:28px;margin-right:8px;vertical-align:.3em;border-top:4px solid var(--good)}
         .trust .host i{border-top:4px dashed var(--outside)}
-        @media (min-width:1080px){
-        .diagram{grid-template-columns:minmax(156px,.62fr) minmax(156px,.6fr) minmax(0,3.4fr);align-items:start}
-        .diagram.alone{grid-template-columns:minmax(156px,.62fr) 26px minmax(0,3.4fr)}
-        .diagram>.box .facts{grid-template-columns:1fr}.diagram>.box .facts dd{margin-bottom:6px}
-        .diagram>.box{margin-top:34px}
-        .diagram>.wire{margin-top:34px;margin-right:-14px;padding-top:0}
+        @media (min-width:620px){.outer{display:grid;grid-template-columns:1fr 1fr}}
+        @media (min-width:820px){
         .server{grid-template-columns:minmax(0,1.05fr) minmax(0,.92fr) minmax(0,1fr);\
         grid-template-areas:"h w f" "vr . lk" "v a c" "v . cm" "v . m" "v . .";\
         grid-template-rows:auto auto auto auto auto 1fr}
         .hypervisor{grid-area:h}.launch{grid-area:w}.firmware{grid-area:f}.loads{grid-area:lk}.controller{grid-area:c}
         .stores{grid-area:cm}.memory{grid-area:m}.access{grid-area:a}.machines{grid-area:v}.enters{grid-area:vr}
-        .wire{padding:4px 0}
-        .arrow{padding:0;border:0}.arrow>.name,.arrow>.detail{padding:0 14px 0 12px}
-        .route{display:none}.shaft{display:block}
+        .server .wire{padding:4px 0}
+        .server .arrow{padding:0;border:0}.server .arrow>.name,.server .arrow>.detail{padding:0 14px 0 12px}
+        .server .route{display:none}.server .shaft{display:block}
         .enters{min-height:58px;margin:0;padding:10px 0 10px 48px}.enters svg{display:block}
-        .outer .arrow>.name,.outer .arrow>.detail{padding-right:24px}
-        .access{justify-content:flex-start;padding-top:26px}
+        .server .access{justify-content:flex-start;padding-top:26px}
+        }
+        @media (min-width:1200px){
+        .diagram{grid-template-columns:minmax(312px,1.22fr) minmax(0,3.4fr);align-items:start}
+        .diagram.alone{grid-template-columns:minmax(156px,.62fr) minmax(0,3.4fr);gap:26px}
+        .outside{grid-template-columns:1fr 1fr;margin-top:36px}.alone .outside{grid-template-columns:1fr}
+        .outside .facts{grid-template-columns:1fr}.outside .facts dd{margin-bottom:6px}
+        .outside .outer{display:flex;justify-content:flex-start;gap:14px;margin-right:-14px;padding:4px 0}
+        .outer .arrow{padding:0;border:0}.outer .arrow>.name,.outer .arrow>.detail{padding:0 24px 0 12px}
+        .outer .route{display:none}.outer .shaft{display:block}
         }
         """
 

@@ -94,6 +94,7 @@ struct Run: ParsableCommand {
         let asked = guest.policy == nil ? nil : UInt32(truncatingIfNeeded: description.policy)
         let owner = try owner.owner(policy: asked, reporter: reporter)
         record.ownerPlace = owner == nil ? nil : self.owner.place
+        record.ownerChecks = owner is SocketOwner
         preparation.finish("read \(source.form)")
 
         let backend = try Backend(

@@ -22,6 +22,8 @@ final class RunRecord {
     private var plan: PlanFacts?
     /// Where somebody outside takes part: a socket, or files.
     var ownerPlace: String?
+    /// The owner is a process that checks the measurement itself.
+    var ownerChecks = false
     private var phases: [Phase] = []
     /// The step that goes on: what a failure ends.
     private var openStep: String?
@@ -116,7 +118,7 @@ final class RunRecord {
                 guest.sharedByteCount = pages.sharedPages &* 4096
             }
             data.machines = [guest]
-            data.policy = technology.map { .init(plan.policy, $0) }
+            data.policy = technology.map { .init(launchedPolicy ?? plan.policy, $0) }
         }
         data.messages = ReportMessages(phases, technology, regionByteCounts: plan?.regionByteCounts ?? []).messages
         if let openStep, !ending.isSuccess, machine == nil {
@@ -172,6 +174,12 @@ final class RunRecord {
         return facts
     }
 
+    /// The policy of LAUNCH_START, which an owner's session decides: "0x00000007 (no debugging, …)".
+    private var launchedPolicy: UInt64? {
+        guard technology != .snp, let detail = phases.first(where: { $0.step == .start })?.detail else { return nil }
+        return UInt64(detail.dropFirst(2).prefix(8), radix: 16)
+    }
+
     private var ownerFacts: [RunReportData.Fact] {
         phases.compactMap { phase in
             switch phase.step {
@@ -206,7 +214,9 @@ final class RunRecord {
                     title: "Measurement, from LAUNCH_MEASURE", value: hexText(measurement.bytes),
                     note:
                         "HMAC over firmware version, policy, launch digest and a nonce (the last 16 bytes), with a key that "
-                        + "only the firmware and the owner have."))
+                        + "only the firmware and the owner have.",
+                    // A serving owner answers only to a measurement that it has recomputed.
+                    isAsExpected: ownerChecks && phases.contains { $0.step == .verdict } ? true : nil))
         }
         return result
     }
