@@ -11,7 +11,7 @@ import SNPVMM
 struct SwiftSNPVMM: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "swift-snp-vmm",
-        abstract: "Boots Linux as an SEV-SNP guest through the KVM ABI: on an EPYC, or on a software machine.",
+        abstract: "Boots Linux as a SEV, SEV-ES or SNP guest through the KVM ABI: on an EPYC, or in software.",
         discussion: """
             Exit status: 0 power-off, 2 usage, 3 bad image or input, 4 host cannot, 5 launch refused, 6 guest terminated \
             or crashed.

@@ -110,17 +110,32 @@ import TestSupport
         #expect(output.contains("next step"), "\(output)")
     }
 
-    /// What `measure` prints and what a launch holds are the same digest.
-    @Test(.enabled(if: BuiltGuest.firmware("hello") != nil, "no flat guests: run `make firmware`"))
-    func measureAgreesWithTheLaunch() throws {
+    /// What `measure` prints, what a launch is expected to hold and what its log sees are the same digest.
+    @Test(
+        .enabled(if: BuiltGuest.firmware("hello") != nil, "no flat guests: run `make firmware`"),
+        arguments: [("snp", 96), ("sev-es", 64), ("sev", 64)])
+    func measureAgreesWithTheLaunch(_ technology: String, _ digitCount: Int) throws {
         let image = try #require(BuiltGuest.firmware("hello"))
-        let measured = try command(["measure", "--memory", "64M", image])
+        let guest = ["--confidential", technology, "--memory", "64M", image]
+        let measured = try command(["measure"] + guest)
         #expect(measured.ending == .exited(0), "\(measured.output)")
         let digest = measured.output.trimmed
-        #expect(digest.utf8.count == 96)
-        let launched = try command(["run", "--backend", "software", "--memory", "64M", "--launch-only", image])
+        #expect(digest.utf8.count == digitCount)
+        let log = try file("log-\(technology)", [])
+        defer {
+            removeFile(log)
+            _ = try? ChildProcess.run("rm", ["-r", log + "-platform"])
+        }
+        let launched = try command(
+            [
+                "run", "--backend", "software", "--launch-only", "--launch-log", log, "--platform-state",
+                log + "-platform",
+            ] + guest)
         #expect(launched.ending == .exited(0), "\(launched.output)")
         #expect(launched.output.contains(digest), "\(launched.output)")
+        let lines = String(decoding: readFile(log) ?? [], as: UTF8.self).split(separator: "\n")
+        let last = lines.last { $0.contains("\"request\":\"KVM_SEV_") && $0.contains("\"launchDigest\":") }
+        #expect(last?.contains("\"launchDigest\":\"\(digest)\"") == true, "\(last ?? "no digest in the log")")
     }
 }
 
