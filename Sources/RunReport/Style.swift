@@ -145,11 +145,10 @@ enum Style {
         .steps{list-style:none;margin:0;padding:0}
         .step{display:grid;grid-template-columns:1fr auto;gap:0 12px;align-items:center;padding:6px 0;\
         border-bottom:1px solid var(--grid);font-size:.9rem}
-        .step .time{text-align:right;white-space:nowrap;font-weight:600}
+        .step .time{grid-column:2;grid-row:1;text-align:right;white-space:nowrap;font-weight:600}
         .step .what small{color:var(--muted);display:block}
-        .step svg{grid-column:1/-1;width:100%;height:14px;display:block;overflow:visible}
+        .step svg{grid-column:1/-1;grid-row:2;width:100%;height:14px;display:block;overflow:visible}
         .scale{font-size:.76rem;color:var(--muted);padding:4px 0}.scale svg{height:18px}
-        .step .time i{display:none}
         svg text{font-size:11.5px;fill:var(--muted);font-family:inherit}
         .gridline{stroke:var(--grid);stroke-width:1}
         @media (min-width:760px){
