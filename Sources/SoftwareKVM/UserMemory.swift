@@ -4,6 +4,8 @@
 // a byte written to a pipe from a bad address fails with EFAULT instead of killing us. What passes becomes a `HostPage`,
 // whose accessors are bounds-checked.
 //
+// Pages of SEV guests go through the pipe whole, so that memory that has vanished is an error even in the middle.
+//
 // Left to callers: a page that was good may be unmapped later by the VMM without deleting its slot. The real kernel
 // would notice; here that is the VMM's error, as a dangling pointer of its own would be.
 
@@ -220,6 +222,7 @@ final class UserMemory: Sendable {
     /// Two independent multiply-xor lanes over the page's quadwords.
     @unsafe
     private static func hash(_ page: UnsafeMutableRawBufferPointer) -> UInt64 {
+        // SAFETY: the callers pass the staging page, 4096 bytes.
         var a: UInt64 = 1
         var b: UInt64 = 2
         var offset = 0
@@ -248,6 +251,7 @@ final class UserMemory: Sendable {
 private final class StagingPage: @unchecked Sendable {
     let bytes: UnsafeMutableRawBufferPointer
 
+    // SAFETY: freed in deinit only; bytes that were never filled are never read.
     init() { unsafe bytes = .allocate(byteCount: 4096, alignment: 4096) }
 
     deinit { unsafe bytes.deallocate() }

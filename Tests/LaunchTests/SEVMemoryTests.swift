@@ -347,6 +347,31 @@ import Testing
         #expect(try vm.runToPort() == 0x5566_7788)
     }
 
+    @Test func removedSlotOfOtherMemoryIsForgotten() throws {
+        let kernel = try kernel()
+        let code =
+            Code.put(Self.value, at: 0x18_0000) + Code.report + Code.reportLoad(0x18_0000) + Code.reportLoad(0x18_0000)
+            + Code.halt
+        let vm = try SEVTestVM.launched(kernel, .sev, code: code)
+        let page = try kernel.map(.anonymous, offset: 0, byteCount: 4096)
+        func setSlot(_ slot: UInt32, _ gpa: UInt64, _ byteCount: UInt64) throws {
+            try kernel.call(
+                vm.vm, .setUserMemoryRegion,
+                reading: KVMUserspaceMemoryRegion(
+                    slot: slot, guestPhysicalAddress: gpa, memoryByteCount: byteCount, userspaceAddress: page.address))
+        }
+        try setSlot(5, 0x18_0000, 4096)
+        try setSlot(6, 0x19_0000, 4096)
+        _ = try vm.runToPort()
+        // As long as another slot shows the page, nothing is lost.
+        try setSlot(6, 0x19_0000, 0)
+        #expect(try vm.runToPort() == 0x5566_7788)
+        try setSlot(5, 0x18_0000, 0)
+        #expect(page.copyBytes(at: 0, count: 4096).allSatisfy { $0 == 0 })
+        try setSlot(5, 0x18_0000, 4096)
+        #expect(try vm.runToPort() != 0x5566_7788)
+    }
+
     @Test func encryptedAccessWithoutSlotIsMMIO() throws {
         let vm = try SEVTestVM.launched(try kernel(), .sev, code: Code.load(0x18_0000) + Code.report + Code.halt)
         #expect(vm.run() == .success(.mmio))

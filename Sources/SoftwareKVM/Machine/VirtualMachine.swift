@@ -99,21 +99,24 @@ final class VirtualMachine: @unchecked Sendable {
                     vcpu.forgetTranslations()
                     vcpu.forgetCode(at: slot.userspaceAddress, byteCount: UInt64(slot.frames.count) << 12)
                 }
-                flushRegistered(slot)
+                forgetLines(slot)
             }
         }
         return 0
     }
 
-    /// A slot of a SEV guest goes: what caches hold of its pinned memory goes back to it. Memory that is not registered
-    /// may be unmapped by now, and its addresses be somebody else's.
-    private func flushRegistered(_ slot: MemorySlot) {
+    /// A slot of a SEV guest goes: what caches hold of its pinned memory goes back to it. Of memory that is not
+    /// registered it is lost, unless another slot shows it.
+    private func forgetLines(_ slot: MemorySlot) {
         guard let sev else { return }
         let end = slot.userspaceAddress &+ UInt64(slot.frames.count) << 12
         for region in sev.registeredRegions {
             let first = max(region.address, slot.userspaceAddress)
             let last = min(region.address &+ region.byteCount, end)
             if first < last { kernel.encryptedMemory.flush(first, byteCount: last - first) }
+        }
+        kernel.encryptedMemory.discard(slot.userspaceAddress, byteCount: end - slot.userspaceAddress, of: self) {
+            memory.shows(userAddress: $0)
         }
     }
 

@@ -238,6 +238,22 @@ final class EncryptedUserMemory: Sendable {
         }
     }
 
+    /// Forgets what caches hold of pages that a VM does not map any more. Nothing is written back: memory that is not
+    /// registered may be unmapped by now, and its addresses be somebody else's.
+    func discard(_ address: UInt64, byteCount: UInt64, of vm: VirtualMachine, unless isMapped: (UInt64) -> Bool) {
+        transitions.withLock { _ in
+            let pages = guestPages(address, byteCount).filter { !isMapped($0) }
+            hold(pages) { state in
+                let number = state.number(vm)
+                for address in pages {
+                    guard let position = state.find(address), state.pages[position].vm == number else { continue }
+                    state.pages[position].asid = 0
+                    state.pages[position].plaintext = 0
+                }
+            }
+        }
+    }
+
     /// Lets the firmware work on the caller's memory, page by page: each page comes to state host, the user's bytes to
     /// DRAM, and afterwards, with `writesBack`, DRAM's bytes to the user.
     ///

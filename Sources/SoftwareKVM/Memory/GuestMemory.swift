@@ -169,6 +169,16 @@ final class GuestMemory: Sendable {
         state.withLock { state in state.slots.first { $0.id == id } }
     }
 
+    /// True when a slot shows this user page.
+    func shows(userAddress: UInt64) -> Bool {
+        state.withLock { state in
+            state.slots.contains { slot in
+                userAddress >= slot.userspaceAddress
+                    && (userAddress &- slot.userspaceAddress) >> 12 < UInt64(slot.frames.count)
+            }
+        }
+    }
+
     // MARK: Attributes [KVM KVM_SET_MEMORY_ATTRIBUTES]
 
     func setAttributes(_ argument: KVMMemoryAttributes) throws(Errno) {
