@@ -381,6 +381,7 @@ final class EncryptedUserMemory: Sendable {
         state.withLock { state in
             guard let number = state.numbers.removeValue(forKey: vm.identifier) else { return }
             for slot in 0..<64 { state.processors[slot].removeAll { $0.vm == number || $0.vcpu == nil } }
+            var frames: [UInt32] = []
             for (key, table) in state.tables {
                 var isEmpty = true
                 for position in table * 512..<table * 512 + 512 {
@@ -390,9 +391,7 @@ final class EncryptedUserMemory: Sendable {
                         state.sharers[address] = others.count > 1 ? others : nil
                         if others.count == 1 { state.pages[position].vm = others.first ?? 0 }
                     } else if state.pages[position].vm == number {
-                        if state.pages[position].frame != 0 {
-                            _ = memory.freePages(spa(state.pages[position].frame), 1)
-                        }
+                        if state.pages[position].frame != 0 { frames.append(state.pages[position].frame) }
                         state.pages[position] = Page()
                     }
                     if state.pages[position].vm != 0 { isEmpty = false }
@@ -403,6 +402,19 @@ final class EncryptedUserMemory: Sendable {
                     if state.lastKey == key { state.lastKey = .max }
                 }
             }
+            free(&frames)
+        }
+    }
+
+    /// Gives pages back, neighbours together: scrubbing is one call to the system each time.
+    private func free(_ frames: inout [UInt32]) {
+        frames.sort()
+        var index = 0
+        while index < frames.count {
+            var end = index + 1
+            while end < frames.count, frames[end] == frames[end - 1] &+ 1 { end += 1 }
+            _ = memory.freePages(spa(frames[index]), end - index)
+            index = end
         }
     }
 }
