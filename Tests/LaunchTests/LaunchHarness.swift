@@ -9,6 +9,8 @@ import X86Defs
 /// One SNP VM with memory at 0, as a VMM would build it, but stopping where the test wants.
 final class TestVM {
     static let memoryByteCount = 1 << 20
+    /// What `kvm_sev_cmd.error` holds before each command: it stays where the kernel refuses by itself.
+    static let notWritten: UInt32 = 0xdead
 
     let kernel: SoftwareKVM
     let kvm: KernelHandle
@@ -50,7 +52,7 @@ final class TestVM {
         let handle = handle ?? sev
         return withKernelAddress(of: &data) { address in
             var envelope = KVMSEVCommand(id: id, data: address, sevHandle: handle)
-            envelope.error = 0xdead
+            envelope.error = Self.notWritten
             do throws(Errno) {
                 try kernel.call(vm, .memoryEncryptOp, &envelope)
                 return (nil, envelope.error)

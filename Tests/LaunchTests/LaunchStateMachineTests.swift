@@ -135,7 +135,7 @@ import Testing
         // Shared by attribute: the kernel itself refuses.
         let notPrivate = vm.update(.normal, gpa: 0, pages: 1, source: source)
         #expect(notPrivate.errno == .EIO)
-        #expect(notPrivate.status == 0)
+        #expect(notPrivate.status == TestVM.notWritten)
 
         try vm.setPrivate(0, 2 * 4096)
         // Three pages asked, two are private: progress.
@@ -152,7 +152,7 @@ import Testing
         try vm.setPrivate(0, 16 * 4096)
         let bad = vm.update(.normal, gpa: 3 << 12, pages: 1, source: nil)
         #expect(bad.errno == .EIO)
-        #expect(bad.status == 0)
+        #expect(bad.status == TestVM.notWritten)
         // ZERO neither reads nor advances the source.
         let zero = vm.update(.zero, gpa: 4 << 12, pages: 2, source: source)
         #expect(zero.errno == nil)
@@ -251,7 +251,7 @@ import Testing
         // The kernel could not reach the firmware: an error without a status.
         let update = vm.update(.zero, gpa: 0, pages: 1, source: nil)
         #expect(update.errno == .EIO)
-        #expect(update.status == 0)
+        #expect(update.status == TestVM.notWritten)
         #expect(vm.finish().errno == .EBADF)
     }
 
