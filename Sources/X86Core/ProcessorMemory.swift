@@ -2,7 +2,7 @@
 //
 // The engine asks only when its TLB has no entry. Whoever changes a translation or a page's contents behind the
 // engine's back (page-state change, memory slots, reclaim, launch update) must tell it: `Processor.flushTLB()` and
-// `Processor.forgetCode(…)`.
+// `Processor.forgetCode(…)`, or `Processor.forgetTranslations(…)` for single pages.
 
 /// What the processor wants to do with a guest physical page.
 public enum PhysicalAccess: UInt8, Sendable {
@@ -15,7 +15,7 @@ public enum PhysicalAccess: UInt8, Sendable {
 public enum PhysicalTranslation {
     /// The page's first byte in this process, and whether stores may go through it.
     case page(UnsafeMutableRawPointer, writable: Bool)
-    /// No memory here: a device. Plain guests exit with ``VMExit/mmio``; guests with encrypted state get #VC 0x400.
+    /// No memory here: a device. Plain and SEV guests exit with ``VMExit/mmio``; guests with encrypted state get #VC 0x400.
     case device
     /// A private page that the guest has not validated: #VC 0x404 in the guest [APM2 15.36.10].
     case notValidated

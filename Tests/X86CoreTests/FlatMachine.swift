@@ -19,6 +19,13 @@ final class FlatMemory: ProcessorMemory {
     var devices: Set<UInt64> = []
     var notValidated: Set<UInt64> = []
     var faulting: Set<UInt64> = []
+    /// Pages that lie elsewhere in the buffer than at their address.
+    var moved: [UInt64: UInt64] = [:]
+    var readOnly: Set<UInt64> = []
+    /// C-bits of the accesses asked for, by page.
+    var encryptionSeen: [UInt64: Set<Bool>] = [:]
+    /// Called with the page before each answer.
+    var beforeAnswer: ((UInt64) -> Void)?
     /// Answers device loads before the processor exits.
     var localDevice: [UInt64: UInt64] = [:]
     var localWrites: [UInt64: UInt64] = [:]
@@ -36,11 +43,13 @@ final class FlatMemory: ProcessorMemory {
 
     func translate(gpa: UInt64, encrypted: Bool, access: PhysicalAccess) -> PhysicalTranslation {
         let page = gpa & ~0xfff
+        encryptionSeen[page, default: []].insert(encrypted)
+        beforeAnswer?(page)
         if devices.contains(page) { return .device }
         if notValidated.contains(page) { return .notValidated }
         if faulting.contains(page) { return .fault }
         guard page < UInt64(byteCount) else { return .device }
-        return .page(base + Int(page), writable: true)
+        return .page(base + Int(moved[page] ?? page), writable: !readOnly.contains(page))
     }
     func pvalidate(gpa: UInt64, size: UInt32, validate: Bool) -> PValidateResult? {
         pvalidateCalls.append((gpa, size, validate))
