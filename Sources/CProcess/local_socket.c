@@ -67,6 +67,10 @@ int32_t socket_listen(uint64_t path_address) {
     return descriptor;
 }
 
+void socket_unlink(uint64_t path_address) {
+    (void)unlink((const char *)(uintptr_t)path_address);
+}
+
 int32_t socket_accept(int32_t listener) {
     int descriptor;
     do {

@@ -43,12 +43,18 @@ public struct Errno: RawRepresentable, Hashable, Sendable, Error {
     public static let EFBIG = Self(rawValue: 27)
     /// No space.
     public static let ENOSPC = Self(rawValue: 28)
+    /// A name that is too long.
+    public static let ENAMETOOLONG = Self(rawValue: 36)
     /// The kernel does not know the call.
     public static let ENOSYS = Self(rawValue: 38)
     /// Not supported.
     public static let EOPNOTSUPP = Self(rawValue: 95)
+    /// The address is taken.
+    public static let EADDRINUSE = Self(rawValue: 98)
     /// Timed out.
     public static let ETIMEDOUT = Self(rawValue: 110)
+    /// Nobody listens.
+    public static let ECONNREFUSED = Self(rawValue: 111)
     /// A page has a hardware error.
     public static let EHWPOISON = Self(rawValue: 133)
 }

@@ -82,7 +82,7 @@ struct LaunchOwnerOptions: ParsableArguments {
         }
         if let socket {
             return SocketOwner(
-                try OwnerSocket(path: socket), policy: policy.map { SEVPolicy(rawValue: $0) },
+                try SocketConnection(toOwnerAt: socket), policy: policy.map { SEVPolicy(rawValue: $0) },
                 measurement: output, reporter: reporter)
         }
         guard let session, let certificate else {
@@ -178,56 +178,6 @@ final class FileOwner: LaunchOwner {
     }
 }
 
-// MARK: A socket
-
-/// A connection to a waiting owner.
-final class OwnerSocket {
-    private let path: String
-    private let descriptor: Int32
-
-    init(path: String) throws(CommandFailure) {
-        self.path = path
-        descriptor = withKernelAddress(of: Array(path.utf8) + [0]) { socket_connect($0) }
-        guard descriptor >= 0 else {
-            let errno = Errno(rawValue: -descriptor)
-            let (cause, next) =
-                switch errno {
-                case .ENOENT: ("nobody waits there, or a mistyped path", "start swift-snp-vmm owner serve first")
-                case Errno(rawValue: 111): ("an owner that has ended", "start swift-snp-vmm owner serve again")
-                case .EACCES, .EPERM: ("the socket belongs to another user", "run both as the same user")
-                case Errno(rawValue: 36): ("a path of more than 107 bytes", "use a shorter path")
-                default: ("something else in the socket's place", "check the path")
-                }
-            throw CommandFailure(
-                status: .badInput,
-                message:
-                    "could not reach the guest owner at \(path): \(errno). Likely cause: \(cause). Next step: \(next).")
-        }
-    }
-
-    deinit { file_close(descriptor) }
-
-    func read() throws(OwnerError) -> [UInt8] {
-        var bytes = [UInt8](repeating: 0, count: 65536)
-        let count = withKernelAddress(ofMutable: &bytes) { socket_read(descriptor, $0, 65536) }
-        guard count >= 0 else { throw failure("read from", count) }
-        return Array(bytes.prefix(Int(count)))
-    }
-
-    func write(_ bytes: [UInt8]) throws(OwnerError) {
-        let result = withKernelAddress(of: bytes) { socket_write(descriptor, $0, UInt64(bytes.count)) }
-        guard result == 0 else { throw failure("write to", Int64(result)) }
-    }
-
-    private func failure(_ what: String, _ result: Int64) -> OwnerError {
-        OwnerError(
-            .connection, attempt: "\(what) the guest owner", subject: "the socket \(path)", expected: "a connection",
-            found: "\(Errno(rawValue: Int32(truncatingIfNeeded: -result)))",
-            likelyCause: "the owner stopped or crashed",
-            nextStep: "look at the owner's output, and start the launch again")
-    }
-}
-
 /// An owner who waits behind a socket.
 final class SocketOwner: LaunchOwner {
     private var conversation: OwnerConversation
@@ -237,7 +187,7 @@ final class SocketOwner: LaunchOwner {
     private var isOver = false
 
     /// - Parameter policy: What this run has asked for; nil to take the owner's.
-    init(_ socket: OwnerSocket, policy: SEVPolicy?, measurement: OutputFile?, reporter: Reporter) {
+    init(_ socket: SocketConnection, policy: SEVPolicy?, measurement: OutputFile?, reporter: Reporter) {
         conversation = OwnerConversation(
             read: { () throws(OwnerError) in try socket.read() },
             write: { (bytes) throws(OwnerError) in try socket.write(bytes) })

@@ -52,20 +52,19 @@ extension Owner {
                 secretAreaByteCount: expected.hasPlan ? expected.secretArea?.byteCount ?? 0 : 4096,
                 moreAlternatives: { options.alternatives() })
             try offer.validate()
-            let listener = try OwnerListener(path: socket)
+            let listener = try SocketListener(path: socket)
             StandardOutput.write(
                 line:
                     "waiting at \(socket) for launches with digest \(hexText(expected.digest)) and policy \(offer.policy)"
             )
             var count = 0
             while launches.map({ count < $0 }) ?? true {
-                guard let line = try listener.next() else { continue }
-                if Self.serve(line, offer, number: count + 1) { count += 1 }
+                if Self.serve(try listener.next(), offer, number: count + 1) { count += 1 }
             }
         }
 
         /// Serves one connection. Returns false for one that brought nothing: somebody only looked whether we are here.
-        private static func serve(_ line: OwnerLine, _ offer: OwnerOffer, number: Int) -> Bool {
+        private static func serve(_ line: SocketConnection, _ offer: OwnerOffer, number: Int) -> Bool {
             func audit(_ texts: [String]) {
                 for text in texts { StandardOutput.write(line: "launch \(number): \(text)") }
             }
@@ -77,7 +76,7 @@ extension Owner {
                     while let message = try decoder.next() {
                         let answer = reception.answer(to: message)
                         audit(answer.audit)
-                        line.setPatience(OwnerLine.launchMilliseconds)
+                        line.setPatience(SocketConnection.launchMilliseconds)
                         if let reply = answer.message { try line.write(reply.bytes) }
                         if answer.isLast { return true }
                     }
@@ -99,86 +98,5 @@ extension Owner {
                 return true
             }
         }
-    }
-}
-
-/// A socket that VMMs connect to.
-private final class OwnerListener {
-    private let path: String
-    private let descriptor: Int32
-
-    init(path: String) throws(CommandFailure) {
-        self.path = path
-        descriptor = withKernelAddress(of: Array(path.utf8) + [0]) { socket_listen($0) }
-        guard descriptor >= 0 else {
-            let errno = Errno(rawValue: -descriptor)
-            let (cause, next) =
-                switch errno {
-                case Errno(rawValue: 98):
-                    ("another owner waits there, or another file has that name", "choose another path")
-                case .ENOENT: ("a missing folder", "make it, or choose another path")
-                case Errno(rawValue: 36): ("a path of more than 107 bytes", "use a shorter path")
-                default: ("a missing permission", "choose another path")
-                }
-            throw CommandFailure(
-                status: .badInput,
-                message: "could not wait at the socket \(path): \(errno). Likely cause: \(cause). Next step: \(next).")
-        }
-    }
-
-    deinit { file_close(descriptor) }
-
-    /// The next connection; nil when one failed before it was one.
-    func next() throws(CommandFailure) -> OwnerLine? {
-        let connection = socket_accept(descriptor)
-        if connection >= 0 { return OwnerLine(connection) }
-        let errno = Errno(rawValue: -connection)
-        // ECONNABORTED: the other side has gone again. EINTR: a signal.
-        if errno == Errno(rawValue: 103) || errno == .EINTR { return nil }
-        throw CommandFailure(
-            status: .hostCannot,
-            message:
-                "could not accept a connection at \(path): \(errno). Likely cause: too many open files. Next step: start "
-                + "the owner again.")
-    }
-}
-
-/// One connection.
-private final class OwnerLine {
-    /// Who connects says hello at once; others must not keep VMMs waiting.
-    private static let helloMilliseconds: Int64 = 10_000
-    /// A VMM that has its session and says nothing for so long has gone; loading a large guest takes less.
-    static let launchMilliseconds: Int64 = 600_000
-
-    private let descriptor: Int32
-
-    init(_ descriptor: Int32) {
-        self.descriptor = descriptor
-        setPatience(Self.helloMilliseconds)
-    }
-
-    /// Reads and writes fail after so long without a byte.
-    func setPatience(_ milliseconds: Int64) { _ = socket_set_patience(descriptor, milliseconds) }
-
-    deinit { file_close(descriptor) }
-
-    func read() throws(OwnerError) -> [UInt8] {
-        var bytes = [UInt8](repeating: 0, count: 65536)
-        let count = withKernelAddress(ofMutable: &bytes) { socket_read(descriptor, $0, 65536) }
-        guard count >= 0 else { throw failure("read from", count) }
-        return Array(bytes.prefix(Int(count)))
-    }
-
-    func write(_ bytes: [UInt8]) throws(OwnerError) {
-        let result = withKernelAddress(of: bytes) { socket_write(descriptor, $0, UInt64(bytes.count)) }
-        guard result == 0 else { throw failure("write to", Int64(result)) }
-    }
-
-    private func failure(_ what: String, _ result: Int64) -> OwnerError {
-        OwnerError(
-            .connection, attempt: "\(what) the VMM", subject: "the connection", expected: "a connection",
-            found: "\(Errno(rawValue: Int32(truncatingIfNeeded: -result)))",
-            likelyCause: "the VMM stopped, or was silent for too long (10 seconds before its hello, 10 minutes after)",
-            nextStep: "look at the VMM's output, and start the launch again")
     }
 }

@@ -11,6 +11,9 @@ int32_t socket_connect(uint64_t path_address);
  * any other file, and a socket in use, is -EADDRINUSE. */
 int32_t socket_listen(uint64_t path_address);
 
+/* Removes the path's name, and says nothing of it: it may have gone already. */
+void socket_unlink(uint64_t path_address);
+
 /* Waits for a connection; close-on-exec. */
 int32_t socket_accept(int32_t listener);
 
