@@ -48,7 +48,7 @@ final class SocketConnection {
         setPatience(Self.helloMilliseconds)
     }
 
-    deinit { file_close(descriptor) }
+    deinit { if descriptor >= 0 { file_close(descriptor) } }
 
     /// Reads and writes fail after so long without a byte.
     func setPatience(_ milliseconds: Int64) { _ = socket_set_patience(descriptor, milliseconds) }
@@ -108,8 +108,10 @@ final class SocketListener {
         }
     }
 
-    /// The name goes with the listener: nobody waits there any more.
+    /// The name goes with the listener: nobody waits there any more. What was in the way of a listener that could not
+    /// be made is not ours.
     deinit {
+        guard descriptor >= 0 else { return }
         file_close(descriptor)
         withKernelAddress(of: Array(path.utf8) + [0]) { socket_unlink($0) }
     }
