@@ -28,8 +28,8 @@ let package = Package(
         .library(
             name: "SNPVMM",
             targets: [
-                "SNPVMM", "KVMABI", "LinuxKVM", "SoftwareKVM", "GuestImage", "LaunchMeasurement", "GuestOwner",
-                "RunReport",
+                "SNPVMM", "KVMABI", "LinuxKVM", "SoftwareKVM", "GuestImage", "LaunchMeasurement", "Attestation",
+                "GuestOwner", "RunReport",
             ]),
     ],
     dependencies: [
@@ -67,6 +67,7 @@ let package = Package(
         module("RunReport"),
 
         // The guest owner, outside: needs no KVM and no SEV machine.
+        module("Attestation", ["ABILayout", "SEVABI", "Crypto"]),
         module("GuestOwner", ["ABILayout", "SEVABI", "Crypto", "GuestImage", "LaunchMeasurement"]),
 
         // What an attacking host can do, and what each technology stops: scenarios on the seam.
@@ -114,6 +115,7 @@ let package = Package(
         tests("GuestImageTests", ["GuestImage", "SEVABI", "X86Defs"]),
         tests("LaunchMeasurementTests", ["LaunchMeasurement", "GuestImage", "SEVABI", "X86Defs", "Crypto"]),
         tests("VMMDevicesTests", ["VMMDevices"]),
+        tests("AttestationTests", ["Attestation", "SEVABI", "Crypto"]),
         tests("GuestOwnerTests", ["GuestOwner", "SEVABI", "X86Defs", "Crypto", "GuestImage", "LaunchMeasurement"]),
         tests("RunReportTests", ["RunReport"]),
         tests(

@@ -1,4 +1,4 @@
-/* libcrypto as this package uses it: digests, HMAC, AES-XTS and AES-CTR, big numbers, P-384, RSA, random bytes. */
+/* libcrypto as this package uses it: digests, HMAC, AES-XTS and AES-CTR, big numbers, P-384, RSA, X.509, random bytes. */
 #pragma once
 #include <openssl/bn.h>
 #include <openssl/core_names.h>
@@ -12,6 +12,7 @@
 #include <openssl/rand.h>
 #include <openssl/rsa.h>
 #include <openssl/x509.h>
+#include <openssl/x509v3.h>
 
 /* Macros that Swift cannot read. */
 static const int COpenSSL_publicKey = EVP_PKEY_PUBLIC_KEY;

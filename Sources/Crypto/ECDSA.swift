@@ -38,6 +38,16 @@ public final class P384PublicKey: @unchecked Sendable {
         littleEndianY = y48.reversed()
     }
 
+    /// From the DER of a SubjectPublicKeyInfo with an uncompressed point, as a certificate has it.
+    /// Returns nil for any other key or form.
+    public convenience init?(subjectPublicKeyInfo information: [UInt8]) {
+        let prefix = Self.subjectPublicKeyInfoPrefix
+        guard information.count == prefix.count + 96, information.starts(with: prefix) else { return nil }
+        self.init(
+            littleEndianX: information[prefix.count..<(prefix.count + 48)].reversed(),
+            y: information[(prefix.count + 48)...].reversed())
+    }
+
     deinit { unsafe EVP_PKEY_free(key) }
 
     /// True when (r, s) signs the hash of `message` under this key. Any malformed number is simply not a signature.
