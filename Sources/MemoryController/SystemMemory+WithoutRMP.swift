@@ -3,7 +3,7 @@
 // To the RMP such a page is the hypervisor's. So the host reads ciphertext and may write what it likes, which the guest
 // then reads as garbage, or as its own past when the host writes an old ciphertext back. That is what SNP's RMP stops,
 // and it is why nothing here checks owners or addresses. Only a VMSA page is better off: the processor keeps an
-// integrity value of it that no page of memory holds [APM2 15.35.4].
+// integrity value of it that no page of memory holds [APM2 15.35.8].
 
 import SEVABI
 import Synchronization

@@ -188,7 +188,7 @@ package final class VirtualCPU: @unchecked Sendable {
     }
 
     /// VMRUN compares the VMSA of a guest without RMP with the integrity value that the processor keeps
-    /// [APM2 15.35.4].
+    /// [APM2 15.35.8].
     private var mayEnter: Bool {
         guard let sev = vm.sev, sev.isES else { return true }
         guard let vmsaPage else { return false }
