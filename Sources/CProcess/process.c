@@ -168,6 +168,14 @@ int32_t file_create(uint64_t path_address) {
     return descriptor < 0 ? -errno : descriptor;
 }
 
+int32_t file_is_same(uint64_t path_address, uint64_t other_address) {
+    const char *path = (const char *)(uintptr_t)path_address, *other = (const char *)(uintptr_t)other_address;
+    struct stat one, two;
+    int has_one = stat(path, &one) == 0, has_two = stat(other, &two) == 0;
+    if (!has_one && !has_two) return strcmp(path, other) == 0;
+    return has_one && has_two && S_ISREG(one.st_mode) && one.st_dev == two.st_dev && one.st_ino == two.st_ino;
+}
+
 int64_t file_byte_count(int32_t descriptor) {
     struct stat status;
     if (fstat(descriptor, &status) != 0) return -errno;

@@ -37,10 +37,12 @@ struct GuestOptions: ParsableArguments {
     var firmware: String?
 
     @Option(
-        help:
-            "What protects the guest: snp, sev-es, sev, or none for the same machine as a plain VM, which `run` alone takes."
-    )
-    var confidential = Confidentiality.snp
+        name: .customLong("confidential"),
+        help: ArgumentHelp(
+            "What protects the guest: snp, sev-es, sev, or none for the same machine as a plain VM, which `run` alone "
+                + "takes. (default: snp; for the owner's commands sev-es, or what the session is for)",
+            valueName: "confidential"))
+    var chosenConfidentiality: Confidentiality?
     @Option(help: ArgumentHelp("The guest's RAM, for example 512M or 2G.", valueName: "size"))
     var memory = "512M"
     @Option(help: ArgumentHelp("Virtual processors. This version runs one.", valueName: "n"))
@@ -56,8 +58,8 @@ struct GuestOptions: ParsableArguments {
     @Option(
         name: .customLong("c-bit"),
         help: ArgumentHelp(
-            "The C-bit's position that a direct boot is measured with; a launch asks the host. (default: 51; EPYC 7001 and "
-                + "7002 have 47)", valueName: "bit"))
+            "The C-bit's position that a direct boot is measured with; a launch asks the host. EPYC 7001 and 7002 have 47.",
+            valueName: "bit"))
     var cBit: UInt8 = 51
     @Option(
         help: ArgumentHelp(
@@ -79,6 +81,18 @@ struct GuestOptions: ParsableArguments {
 
     /// Serial console, an end on panic, and a reset that works without EFI.
     static let defaultCommandLine = "console=ttyS0 quiet panic=-1 reboot=a"
+
+    /// What protects the guest.
+    var confidential: Confidentiality { chosenConfidentiality ?? .snp }
+
+    /// The files that are read, each with its name in messages.
+    var inputs: [NamedPath] {
+        [
+            NamedPath("the image", image), NamedPath("--kernel", kernel), NamedPath("--initrd", initrd),
+            NamedPath("--firmware", firmware), NamedPath("--id-block", idBlock),
+            NamedPath("--id-auth", idAuthentication),
+        ].compactMap(\.self)
+    }
 
     /// Something to launch has been named. A launch digest may stand for it in the owner's commands.
     var namesImage: Bool { image ?? kernel ?? firmware != nil }

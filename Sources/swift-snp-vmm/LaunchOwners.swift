@@ -41,6 +41,12 @@ struct LaunchOwnerOptions: ParsableArguments {
         return (socket == nil ? "files: " : "") + (path.split(separator: "/").last.map(String.init) ?? "")
     }
 
+    /// The files that are read, each with its name in messages.
+    var inputs: [NamedPath] {
+        [NamedPath("--session", session), NamedPath("--owner-cert", certificate), NamedPath("--secret", secret)]
+            .compactMap(\.self)
+    }
+
     var isUsed: Bool { socket ?? session ?? certificate ?? secret ?? measurementOut != nil }
 
     /// What contradicts itself, or cannot be for this kind of guest.
@@ -87,6 +93,13 @@ struct LaunchOwnerOptions: ParsableArguments {
         }
         guard let session, let certificate else {
             return FileOwner(session: nil, secret: nil, measurement: output, reporter: reporter)
+        }
+        if let secret, InputFile(path: secret).isFolder {
+            throw CommandFailure(
+                status: .badInput,
+                message:
+                    "could not wait for the owner's packet in \(secret): a directory, which never becomes a file. Next "
+                    + "step: name the file that owner secret --out will write.")
         }
         return FileOwner(
             session: (
@@ -147,7 +160,7 @@ final class FileOwner: LaunchOwner {
         guard let packet = SEVSecretPacket(bytes: bytes) else {
             throw VMMError(
                 .badInput, step: "inject the owner's secret", request: "the packet in \(secret)",
-                finding: "\(bytes.count) bytes, expected \(SEVSecretHeader.byteCount) and a multiple of 16 up to "
+                finding: "\(bytes.count) bytes, expected \(SEVSecretHeader.byteCount) and then a multiple of 16, up to "
                     + "\(SEVSecretPacket.maximumPayloadByteCount)",
                 likelyCause: "another file in its place, or one that is cut off",
                 nextStep: "make the packet with swift-snp-vmm owner secret")
@@ -158,7 +171,8 @@ final class FileOwner: LaunchOwner {
     /// The file's bytes, once it is there and has stopped growing.
     private func waitForPacket(_ path: String) throws(VMMError) -> [UInt8] {
         let file = InputFile(path: path)
-        if !file.exists {
+        // An empty file is one that somebody is about to write.
+        if file.byteCount ?? 0 == 0 {
             // Said even when quiet: otherwise the run would seem to hang.
             StandardError.write(line: "measured; waiting for the owner's packet in \(path) (Ctrl-C gives up)")
         }

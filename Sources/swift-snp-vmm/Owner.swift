@@ -54,8 +54,11 @@ struct PlatformCertificateOptions: ParsableArguments {
         }
         guard let folder, InputFile(path: folder + "/ark.cert").exists, InputFile(path: folder + "/ask.cert").exists
         else {
+            let missing = folder.map { "There is no ark.cert with an ask.cert in \($0). " } ?? ""
             throw CommandFailure.usage(
-                "Give --ark and --ask: the manufacturer's certificates of the platform's product (AMD publishes them).")
+                missing
+                    + "Give --ark and --ask: the manufacturer's certificates of the platform's product (AMD publishes them)."
+            )
         }
         let roots = try RootCertificates(
             ark: InputFile(path: folder + "/ark.cert").read(as: "the ARK"),
@@ -76,6 +79,23 @@ struct ExpectedLaunchOptions: ParsableArguments {
         name: .customLong("launch-digest"),
         help: ArgumentHelp("Instead of an image: what `measure` printed, 64 hex digits.", valueName: "hex"))
     var launchDigest: String?
+
+    /// These options with nothing left open: without `--confidential` the guest is what the session is for, else SEV-ES.
+    ///
+    /// - Parameter session: The session of the launch, whose policy nobody can change any more.
+    func settled(for session: OwnerSession? = nil) throws -> ExpectedLaunchOptions {
+        var options = self
+        let isES = session?.policy.requiresEncryptedState ?? true
+        options.guest.chosenConfidentiality = guest.chosenConfidentiality ?? (isES ? .sevES : .sev)
+        _ = try options.technology()
+        let policy = try options.policy()
+        if let session, guest.policy != nil, policy != session.policy {
+            throw CommandFailure.usage(
+                "--policy \(policy): the session was made for \(session.policy). Leave --policy out, or make a session for it."
+            )
+        }
+        return options
+    }
 
     /// SEV or SEV-ES.
     func technology() throws(CommandFailure) -> GuestTechnology { try guest.confidential.ownersTechnology() }
@@ -133,6 +153,11 @@ struct MeasuredSessionOptions: ParsableArguments {
 
     func session() throws -> OwnerSession { try OwnerSession(path: state) }
 
+    /// The files that are read, each with its name in messages.
+    var inputs: [NamedPath] {
+        [NamedPath("--state", state), NamedPath("--measurement", measurement)].compactMap(\.self)
+    }
+
     /// What the VMM says; its policy is the session's, for the firmware takes no other with this session.
     func received(_ session: OwnerSession) throws -> OwnerMeasurement {
         let bytes = try InputFile(path: measurement).read(as: "the measurement", byteCount: SEVMeasurement.byteCount)
@@ -152,15 +177,27 @@ struct SecretOptions: ParsableArguments {
             valueName: "GUID=file"))
     var secrets: [String] = []
 
+    /// The files that are read, each with its name in messages.
+    var inputs: [NamedPath] {
+        secrets.compactMap { text in
+            NamedPath("--secret", text.firstIndex(of: "=").map { String(text[text.index(after: $0)...]) })
+        }
+    }
+
     func entries() throws -> [OwnerOffer.Secret] {
-        try secrets.map { text in
+        var seen: Set<GUID> = []
+        return try secrets.map { text in
             let parts = text.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
             let name = String(parts[0])
             guard parts.count == 2,
                 let guid = name == "disk-passphrase" ? SecretTable.diskPassphrase : GUID(text: name)
             else {
                 throw CommandFailure.usage(
-                    "--secret \(name): expected GUID=file, for example \(SecretTable.diskPassphrase)=key.bin")
+                    "--secret \(name): expected GUID=file, for example \(SecretTable.diskPassphrase)=key.bin, or "
+                        + "disk-passphrase=key.bin")
+            }
+            guard seen.insert(guid).inserted else {
+                throw CommandFailure.usage("--secret \(name): given twice; a guest would find the first of them only")
             }
             var bytes = try InputFile(path: String(parts[1])).read(as: "the secret \(guid)")
             guard !bytes.isEmpty, bytes.count <= 4096 else {
@@ -183,8 +220,10 @@ extension Confidentiality {
         case .sevES: return .sevES
         case .snp, nil:
             throw .usage(
-                "--confidential \(rawValue): the owner's commands are for sev and sev-es. An SEV-SNP guest shows an attestation "
-                    + "report instead of a measurement.")
+                "--confidential \(rawValue): the owner's commands are for sev and sev-es. "
+                    + (technology == nil
+                        ? "Nobody measures a plain guest."
+                        : "An SEV-SNP guest shows an attestation report instead of a measurement."))
         }
     }
 }
@@ -260,6 +299,14 @@ extension Owner {
             }
             let platform = try roots.verifier(folder: certificates).verify(PlatformFiles.read(certificates))
             for warning in platform.warnings { StandardError.write(line: "warning: \(warning).") }
+            let out = out.count > 1 && out.hasSuffix("/") ? String(out.dropLast()) : out
+            guard !InputFile(path: out + "/owner.state").exists else {
+                throw CommandFailure(
+                    status: .badInput,
+                    message:
+                        "could not make a session in \(out): owner.state is there already, with the keys of another "
+                        + "launch. Next step: give another --out, or remove that file if its launch is over.")
+            }
             let session = try OwnerSession(for: platform, policy: policy)
             var state = session.storedBytes()
             defer { wipe(&state) }
@@ -311,13 +358,13 @@ extension Owner {
 
         func run() throws {
             process_forbid_dumps()
-            let expected = try launch.launch()
             guard let state, let nonce, let firmware else {
-                print(hexText(expected.digest))
+                print(hexText(try launch.settled().launch().digest))
                 return
             }
-            let measurement = try OwnerSession(path: state).expectedMeasurement(
-                of: expected, firmware: OptionValue.firmwareVersion(firmware),
+            let session = try OwnerSession(path: state)
+            let measurement = try session.expectedMeasurement(
+                of: launch.settled(for: session).launch(), firmware: OptionValue.firmwareVersion(firmware),
                 nonce: OptionValue.bytes(nonce, "--nonce", byteCount: 16))
             print(hexText(measurement.bytes))
         }
@@ -338,8 +385,9 @@ extension Owner {
 
         func run() throws {
             process_forbid_dumps()
-            let expected = try launch.launch()
             let session = try measured.session()
+            let launch = try launch.settled(for: session)
+            let expected = try launch.launch()
             try session.check(try measured.received(session), against: expected) { launch.alternatives() }
             print(
                 "the measurement is the expected one: launch digest \(hexText(expected.digest)), policy \(session.policy)"
@@ -369,8 +417,12 @@ extension Owner {
 
         func run() throws {
             process_forbid_dumps()
-            let expected = try launch.launch()
             let session = try measured.session()
+            let launch = try launch.settled(for: session)
+            try NamedPath.check(
+                outputs: [NamedPath("--out", out)].compactMap(\.self),
+                inputs: launch.guest.inputs + measured.inputs + secrets.inputs)
+            let expected = try launch.launch()
             let received = try measured.received(session)
             try session.check(received, against: expected) { launch.alternatives() }
             var table = SecretTable(entries: try secrets.entries().map { .init(guid: $0.guid, data: $0.data.copied()) })

@@ -44,10 +44,10 @@ extension Owner {
             if roots.cek == nil, let certificates, InputFile(path: certificates + "/cek.cert").exists {
                 roots.cek = certificates + "/cek.cert"
             }
-            let expected = try launch.launch()
-            let options = launch
+            let options = try launch.settled()
+            let expected = try options.launch()
             let offer = OwnerOffer(
-                launch: expected, policy: try launch.policy(), verifier: try roots.verifier(folder: certificates),
+                launch: expected, policy: try options.policy(), verifier: try roots.verifier(folder: certificates),
                 secrets: try secrets.entries(),
                 secretAreaByteCount: expected.hasPlan ? expected.secretArea?.byteCount ?? 0 : 4096,
                 moreAlternatives: { options.alternatives() })

@@ -1,5 +1,6 @@
 // Files and standard error, over CProcess: bytes in arrays, errors with a cause and a next step.
 
+import ArgumentParser
 import CProcess
 import GuestImage
 import KVMABI
@@ -59,6 +60,9 @@ struct InputFile {
 
     var exists: Bool { byteCount != nil }
 
+    /// EISDIR.
+    var isFolder: Bool { withPath { file_open($0) } == -21 }
+
     private func withPath(_ body: (UInt64) -> Int32) -> Int32 {
         withKernelAddress(of: Array(path.utf8) + [0]) { body($0) }
     }
@@ -69,12 +73,40 @@ struct InputFile {
             case .ENOENT: ("a mistyped path", "check the path")
             case .EACCES, .EPERM: ("this user may not read it", "change the permissions, or copy the file")
             case Errno(rawValue: 21): ("a directory in its place", "give the file itself")
+            case Errno(rawValue: 20): ("a file where the path needs a folder", "check the path")
             case Errno(rawValue: 29): ("a pipe or a device in its place", "give a regular file")
             default: ("the disk or the file system", "read the file with another program")
             }
         return CommandFailure(
             status: .badInput,
             message: "could not read \(purpose) from \(path): \(errno). Likely cause: \(cause). Next step: \(next).")
+    }
+}
+
+/// A file of the command line, with its name in messages.
+struct NamedPath {
+    var name: String
+    var path: String
+
+    /// Nil when the option is not given.
+    init?(_ name: String, _ path: String?) {
+        guard let path else { return nil }
+        (self.name, self.path) = (name, path)
+    }
+
+    /// Nothing is written over what is read, nor twice into one file.
+    static func check(outputs: [NamedPath], inputs: [NamedPath]) throws(ValidationError) {
+        for (index, output) in outputs.enumerated() {
+            for other in inputs + outputs[..<index] where output.isSameFile(as: other) {
+                throw ValidationError("\(output.name) \(output.path) is the same file as \(other.name).")
+            }
+        }
+    }
+
+    private func isSameFile(as other: NamedPath) -> Bool {
+        withKernelAddress(of: Array(path.utf8) + [0]) { mine in
+            withKernelAddress(of: Array(other.path.utf8) + [0]) { file_is_same(mine, $0) == 1 }
+        }
     }
 }
 

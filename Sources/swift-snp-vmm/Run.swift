@@ -47,6 +47,11 @@ struct Run: ParsableCommand {
 
     func validate() throws {
         try owner.check(guest.confidential.technology)
+        try NamedPath.check(
+            outputs: [
+                NamedPath("--launch-log", launchLog), NamedPath("--report", report),
+                NamedPath("--measurement-out", owner.measurementOut),
+            ].compactMap(\.self), inputs: guest.inputs + owner.inputs)
         if guest.cpus != 1, !launchOnly {
             throw ValidationError(
                 "--cpus \(guest.cpus): this version runs one vCPU; more can be measured and launched only.")

@@ -36,6 +36,39 @@ import TestSupport
         }
     }
 
+    @Test func nothingIsWrittenOverWhatIsRead() throws {
+        let bytes = Array("an image that nobody has read".utf8)
+        let image = try file("precious", bytes)
+        let other = try file("output", [])
+        defer { for path in [image, other] { removeFile(path) } }
+        for arguments in [
+            ["run", image, "--report", image], ["run", "--kernel", image, "--launch-log", image],
+            ["run", image, "--confidential", "sev", "--measurement-out", image],
+            ["run", image, "--report", other, "--launch-log", other],
+        ] {
+            let (ending, output) = try command(arguments)
+            #expect(ending == .exited(2), "\(output)")
+            #expect(output.contains("is the same file as"), "\(output)")
+        }
+        #expect(readFile(image) == bytes)
+    }
+
+    /// Waiting for it would never end.
+    @Test(.enabled(if: BuiltGuest.image != nil, "no default guest: run `make guest`"))
+    func aFolderIsNoSecretPacket() throws {
+        let image = try #require(BuiltGuest.image)
+        let session = try file("session", [UInt8](repeating: 0, count: 128))
+        let certificate = try file("certificate", [UInt8](repeating: 0, count: 2084))
+        defer { for path in [session, certificate] { removeFile(path) } }
+        let (ending, output) = try command(
+            [
+                "run", image, "--confidential", "sev", "--backend", "software", "--session", session, "--owner-cert",
+                certificate, "--secret", "/",
+            ])
+        #expect(ending == .exited(3), "\(output)")
+        #expect(output.contains("a directory"), "\(output)")
+    }
+
     @Test func filesThatAreNoImagesAreStatus3() throws {
         var numbers = SeededGenerator(seed: 3)
         let contents: [(String, [UInt8])] = [

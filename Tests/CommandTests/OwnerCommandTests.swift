@@ -166,6 +166,21 @@ struct OwnerCommandTests {
         #expect(folderEntries(out) == [])
     }
 
+    @Test("the keys of a session are not written over, and the VMM's files stay with them")
+    func sessionsAreNotReplaced() throws {
+        let (folder, _, _) = try measuredSession()
+        let platform = try ExportedPlatform.shared.get()
+        let files = ["owner.state", "godh.cert", "session.bin"]
+        let before = files.map { readFile(folder + "/" + $0) }
+        for out in [folder, folder + "/"] {
+            let (ending, output) = try Self.command(
+                ["owner", "session", platform.certificates, "--out", out] + platform.roots)
+            #expect(ending == .exited(3), "\(output)")
+            #expect(output.contains("could not make a session in \(folder):") && output.contains("Next step"))
+        }
+        #expect(files.map { readFile(folder + "/" + $0) } == before)
+    }
+
     @Test(
         "the real Naples platform, by the root that is built in",
         .enabled(if: ForeignVectors.arePresent, "\(ForeignVectors.absence)"))
@@ -262,6 +277,58 @@ struct OwnerCommandTests {
         #expect(!String(decoding: bytes, as: UTF8.self).contains("very secret"))
         #expect(!secret.output.contains("very secret"))
         _ = session
+    }
+
+    @Test(
+        "without --confidential the guest is what the session is for",
+        .enabled(if: BuiltGuest.firmware("hello") != nil, "\(BuiltGuest.absence)"), arguments: ["sev", "sev-es"])
+    func sessionsKnowTheirTechnology(_ technology: String) throws {
+        let image = try #require(BuiltGuest.firmware("hello"))
+        let platform = try ExportedPlatform.shared.get()
+        let out = try folder()
+        let made = try Self.command(
+            ["owner", "session", platform.certificates, "--confidential", technology, "--out", out] + platform.roots)
+        try #require(made.ending == .exited(0), "\(made.output)")
+        let measured = ["--nonce", String(repeating: "0", count: 32), "--firmware-version", "1.55.29"]
+        let arguments = ["owner", "expect", image, "--state", out + "/owner.state"] + measured
+        let named = try Self.command(arguments + ["--confidential", technology])
+        try #require(named.ending == .exited(0), "\(named.output)")
+        #expect(try Self.command(arguments) == named)
+        let other = try Self.command(arguments + ["--confidential", technology == "sev" ? "sev-es" : "sev"])
+        #expect(other.ending == .exited(0) && other.output != named.output, "\(other.output)")
+    }
+
+    @Test("a policy that is not the session's is refused before anything is compared")
+    func policiesOfAnotherSession() throws {
+        let (_, options, session) = try measuredSession()
+        let check = ["owner", "check", "--firmware-version", "1.55.29"] + options
+        #expect(try Self.command(check + ["--policy", "\(session.policy.rawValue)"]).ending == .exited(0))
+        let (ending, output) = try Self.command(check + ["--policy", "0x5"])
+        #expect(ending == .exited(2), "\(output)")
+        #expect(output.contains("the session was made for 0x00000007"), "\(output)")
+    }
+
+    @Test("nothing is written over what was read, nothing released twice under one name")
+    func secretsAreNotReplaced() throws {
+        let (folder, options, _) = try measuredSession()
+        let files = ["key", "owner.state", "measurement"]
+        writeFile(folder + "/key", Array("a key".utf8))
+        let before = files.map { readFile(folder + "/" + $0) }
+        let secret =
+            ["owner", "secret", "--firmware-version", "1.55.29", "--secret", "disk-passphrase=" + folder + "/key"]
+            + options
+        for file in files {
+            let (ending, output) = try Self.command(secret + ["--out", folder + "/./" + file])
+            #expect(ending == .exited(2), "\(output)")
+            #expect(output.contains("is the same file as"), "\(output)")
+        }
+        #expect(files.map { readFile(folder + "/" + $0) } == before)
+        let twice = try Self.command(
+            secret + [
+                "--secret", "\(SecretTable.diskPassphrase)=" + folder + "/measurement", "--out", folder + "/packet",
+            ])
+        #expect(twice.ending == .exited(2), "\(twice.output)")
+        #expect(!folderEntries(folder).contains("packet"))
     }
 
     @Test("a measurement that is another one: status 5, the reason, and no packet")

@@ -34,6 +34,9 @@ int32_t file_open(uint64_t path_address);
 /* Makes an empty file, or empties an existing one. */
 int32_t file_create(uint64_t path_address);
 
+/* 1 when both paths name one regular file, or are the same and name nothing; else 0. */
+int32_t file_is_same(uint64_t path_address, uint64_t other_address);
+
 /* Bytes of a regular file; -ESPIPE for pipes and devices, whose length nobody knows. */
 int64_t file_byte_count(int32_t descriptor);
 
