@@ -113,11 +113,12 @@ extension Machine {
         try memory.hostView(at: gpa, byteCount: byteCount)
     }
 
-    /// The VM's descriptor, for tools of this package that ask a software kernel about it.
-    package var vmHandle: KernelHandle { vm }
+    /// The VM's descriptor, to ask a software kernel about it, or for requests that this type does not make. It stays the
+    /// machine's: closing it ends the VM.
+    public var vmHandle: KernelHandle { vm }
 
     /// The vCPUs' descriptors, in creation order.
-    package var vcpuHandles: [KernelHandle] { processors.map(\.handle) }
+    public var vcpuHandles: [KernelHandle] { processors.map(\.handle) }
 
     private func runUntilEnd(_ counts: inout ExitCounts) -> RunOutcome {
         let processor = processors[0]

@@ -1,5 +1,5 @@
-// What tests, reports and the attack suite of this package may see and do beyond the ABI. Nothing here is reachable
-// through the seam.
+// What may be seen of the software machine beyond the ABI, by whoever embeds it, and what tests and the attack suite of
+// this package may do. Nothing here is reachable through the seam, and a real host tells none of it.
 //
 //     see     guestProtection(of:)              technology, ASID, firmware handle or context, features, VMSA pages
 //             launchDigest(of:)                 the firmware's running digest of an SNP guest
@@ -23,26 +23,27 @@ import SEVABI
 import SoftwarePSP
 
 /// What protects a VM now.
-package struct GuestProtection: Equatable, Sendable {
-    package var technology: GuestTechnology
+public struct GuestProtection: Equatable, Sendable {
+    public var technology: GuestTechnology
     /// The ASID, which is also the number of the key's slot in the memory controller.
-    package var asid: UInt32
+    public var asid: UInt32
     /// SEV and SEV-ES: the firmware's guest, from LAUNCH_START on.
-    package var handle: UInt32?
+    public var handle: UInt32?
     /// SNP: the guest context page, from LAUNCH_START on.
-    package var context: SPA?
+    public var context: SPA?
     /// SEV_FEATURES of its VMSAs.
-    package var vmsaFeatures: UInt64
-    package var ghcbVersion: UInt16
+    public var vmsaFeatures: UInt64
+    /// The highest GHCB protocol that it may use; 0 for SEV.
+    public var ghcbVersion: UInt16
     /// In vCPU creation order; empty until the vCPUs are sealed.
-    package var vmsaPages: [SPA]
+    public var vmsaPages: [SPA]
 }
 
 extension SoftwareKVM {
     // MARK: See
 
     /// What protects a VM; nil for a plain one, and before INIT2.
-    package func guestProtection(of vm: KernelHandle) -> GuestProtection? {
+    public func guestProtection(of vm: KernelHandle) -> GuestProtection? {
         guard case .vm(let vm)? = handles[vm] else { return nil }
         if let snp = vm.snp {
             return GuestProtection(
@@ -56,13 +57,13 @@ extension SoftwareKVM {
     }
 
     /// The launch digest that the firmware holds for an SNP VM; nil before LAUNCH_START.
-    package func launchDigest(of vm: KernelHandle) -> LaunchDigest? {
+    public func launchDigest(of vm: KernelHandle) -> LaunchDigest? {
         guard case .vm(let vm)? = handles[vm], let context = vm.snp?.context else { return nil }
         return secureProcessor.processor.launchDigest(of: context)
     }
 
     /// Where the VMSA pages of a VM lie, in vCPU creation order; none before they are sealed.
-    package func vmsaPages(of vm: KernelHandle) -> [SPA] {
+    public func vmsaPages(of vm: KernelHandle) -> [SPA] {
         guard case .vm(let vm)? = handles[vm] else { return [] }
         return vm.snp?.vmsaPages ?? vm.sev?.vmsaPages ?? []
     }
@@ -74,7 +75,7 @@ extension SoftwareKVM {
     }
 
     /// The guest physical address of a vCPU's GHCB, once the guest has set one. Waits for KVM_RUN to return.
-    package func ghcbAddress(of vcpu: KernelHandle) -> UInt64? {
+    public func ghcbAddress(of vcpu: KernelHandle) -> UInt64? {
         guard let vcpu = self.vcpu(vcpu) else { return nil }
         var value: UInt64 = 0
         vcpu.lockedForSealing { value = vcpu.registeredGHCB ?? vcpu.currentGHCBMSR }
