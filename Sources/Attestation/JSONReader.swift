@@ -14,6 +14,11 @@ public indirect enum JSONInput: Equatable, Sendable {
     public struct Member: Equatable, Sendable {
         public let name: String
         public let value: JSONInput
+
+        public init(name: String, value: JSONInput) {
+            self.name = name
+            self.value = value
+        }
     }
 
     /// What was wrong, and where.
@@ -22,6 +27,11 @@ public indirect enum JSONInput: Equatable, Sendable {
         public let found: String
         /// From 1.
         public let line: Int
+
+        public init(found: String, line: Int) {
+            self.found = found
+            self.line = line
+        }
     }
 
     /// No policy is nested deeper.

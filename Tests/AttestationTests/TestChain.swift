@@ -68,8 +68,8 @@ enum TestKeys {
 }
 
 /// A chain to be made, with the values of a good one.
-struct TestChain {
-    enum Kind { case vcek, vlek }
+struct TestChain: Sendable {
+    enum Kind: Sendable { case vcek, vlek }
 
     var product = ProductLine.milan
     var kind = Kind.vcek
@@ -153,6 +153,12 @@ struct TestChain {
     func revocationList(revoking serials: [UInt32], next: String = "310101000000Z", critical: Bool = false)
         -> X509RevocationList
     {
+        X509RevocationList(der: revocationListBytes(revoking: serials, next: next, critical: critical))!
+    }
+
+    func revocationListBytes(revoking serials: [UInt32], next: String = "310101000000Z", critical: Bool = false)
+        -> [UInt8]
+    {
         let entries = serials.flatMap { DER.sequence(DER.integer($0), DER.time("250101000000Z")) }
         let extensions = DER.tagged(
             0xa0,
@@ -163,7 +169,7 @@ struct TestChain {
         let signed = DER.sequence(
             DER.integer(1), DER.pss(), rootName, DER.time("250101000000Z"), DER.time(next),
             entries.isEmpty ? [] : DER.tagged(0x30, entries), extensions)
-        return X509RevocationList(der: Self.signed(signed, TestKeys.ark, 48))!
+        return Self.signed(signed, TestKeys.ark, 48)
     }
 
     private func certificate(

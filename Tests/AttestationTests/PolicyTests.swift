@@ -1,0 +1,146 @@
+// The default refuses; each relaxation allows one thing.
+
+import Attestation
+import SEVABI
+import Testing
+
+extension ReportPolicy {
+    /// Compares no contents: for tests of single fields.
+    static var any: ReportPolicy {
+        var policy = ReportPolicy()
+        policy.measurements = nil
+        policy.reportData = nil
+        return policy
+    }
+}
+
+@Suite struct PolicyTests {
+    private static let verifier = Result { try TestChain().chain() }
+
+    private func fields(_ policy: ReportPolicy, _ change: (inout TestReport) -> Void = { _ in }) throws -> [String] {
+        var report = TestReport()
+        change(&report)
+        return policy.refusals(of: try Self.verifier.get().verify(report.signed)).map(\.field)
+    }
+
+    @Test func theDefaultWantsToKnow() throws {
+        #expect(try fields(ReportPolicy()) == ["MEASUREMENT", "REPORT_DATA"])
+        var policy = ReportPolicy()
+        policy.measurements = [[UInt8](repeating: 1, count: 48), [UInt8](repeating: 0x3e, count: 48)]
+        policy.reportData = [[UInt8](repeating: 0xd0, count: 64)]
+        #expect(try fields(policy).isEmpty)
+        policy.measurements = [[UInt8](repeating: 1, count: 48)]
+        policy.reportData = [[UInt8](repeating: 1, count: 64)]
+        let verified = try Self.verifier.get().verify(TestReport().signed)
+        let refusals = policy.refusals(of: verified)
+        #expect(refusals.map(\.field) == ["MEASUREMENT", "REPORT_DATA"])
+        #expect(refusals[0].found == String(repeating: "3e", count: 48) && refusals[0].category == .policy)
+        #expect(throws: refusals[0]) { try policy.validate(verified) }
+    }
+
+    /// (offset, value, field, relaxation)
+    @Test func whatTheDefaultRefuses() throws {
+        typealias Case = (set: (inout TestReport) -> Void, field: String, allow: ((inout ReportPolicy) -> Void)?)
+        let cases: [Case] = [
+            ({ $0.set(0x08, 0xb0000 as UInt64) }, "POLICY.DEBUG", { $0.allowsDebug = true }),
+            ({ $0.set(0x08, 0x70000 as UInt64) }, "POLICY.MIGRATE_MA", { $0.allowsMigrationAgent = true }),
+            ({ $0.set(0x08, 0x23_0000 as UInt64) }, "POLICY.CXL_ALLOW", { $0.allowsCXL = true }),
+            ({ $0.set(0x08, 0x10000 as UInt64) }, "POLICY", nil),
+            ({ $0.set(0x08, 1 << 26 | 0x30000 as UInt64) }, "POLICY", nil),
+            ({ $0.bytes[0x160] = 0 }, "REPORT_ID_MA", { $0.allowsMigrationAgent = true }),
+            ({ $0.set(0x30, 1 as UInt32) }, "VMPL", { $0.vmpls = 0...1 }),
+            ({ $0.bytes[0xc0] = 1 }, "HOST_DATA", { $0.hostData = nil }),
+            ({ $0.set(0x40, 0x125 as UInt64) }, "PLATFORM_INFO", nil),
+            ({ $0.bytes[0x3f] = 220 }, "CURRENT_TCB and version", { $0.allowsProvisionalFirmware = true }),
+            ({ $0.bytes[0x1e8] = 30 }, "CURRENT_TCB and version", { $0.allowsProvisionalFirmware = true }),
+            ({ $0.bytes[0x1f7] = 220 }, "LAUNCH_TCB", nil),
+        ]
+        for (index, test) in cases.enumerated() {
+            #expect(try fields(.any, test.set) == [test.field], "case \(index)")
+            guard let allow = test.allow else { continue }
+            var policy = ReportPolicy.any
+            allow(&policy)
+            #expect(try fields(policy, test.set).isEmpty, "case \(index), allowed")
+        }
+        #expect(try fields(.any) { $0.bytes[0x1e7] = 200 }.contains("REPORTED_TCB"))
+    }
+
+    @Test func whatAPolicyCanAskFor() throws {
+        typealias Case = (ask: (inout ReportPolicy) -> Void, field: String, meet: ((inout TestReport) -> Void)?)
+        let ones = [UInt8](repeating: 1, count: 48)
+        func ids(_ report: inout TestReport) {
+            for index in 0xe0..<0x140 { report.bytes[index] = 1 }
+            for index in 0x10..<0x30 { report.bytes[index] = 5 }
+            report.set(0x04, 3 as UInt32)
+        }
+        let cases: [Case] = [
+            ({ $0.idKeyDigests = [ones] }, "ID_KEY_DIGEST", ids),
+            ({ $0.authorKeyDigests = [ones] }, "AUTHOR_KEY_DIGEST", ids),
+            (
+                { $0.allowsSMT = false }, "POLICY.SMT",
+                {
+                    $0.set(0x08, 0x20000 as UInt64); $0.set(0x40, 0 as UInt64)
+                }
+            ),
+            (
+                { $0.requiredGuestPolicy = GuestPolicy(rawValue: 1 << 20) }, "POLICY",
+                { $0.set(0x08, 0x13_0000 as UInt64) }
+            ),
+            ({ $0.exactGuestPolicy = GuestPolicy(rawValue: 0x3001f) }, "POLICY", { $0.set(0x08, 0x3001f as UInt64) }),
+            (
+                { $0.minimumPolicyABI = FirmwareVersion(major: 1, minor: 55) }, "POLICY.ABI_MAJOR and ABI_MINOR",
+                { $0.set(0x08, 0x30137 as UInt64) }
+            ),
+            ({ $0.requiredPlatformInfo = .ciphertextHiding }, "PLATFORM_INFO", { $0.set(0x40, 0x10 as UInt64) }),
+            ({ $0.forbiddenPlatformInfo = .smt }, "PLATFORM_INFO", { $0.set(0x40, 0 as UInt64) }),
+            ({ $0.chipIDs = [[UInt8](repeating: 1, count: 64)] }, "CHIP_ID", nil),
+            ({ $0.signingKeys = [.vlek] }, "SIGNING_KEY", nil),
+            (
+                { $0.minimumLaunchTCB = SecurityVersions(bootLoader: 0, tee: 0, snp: 25, microcode: 0) }, "LAUNCH_TCB",
+                nil
+            ),
+        ]
+        for (index, test) in cases.enumerated() {
+            var policy = ReportPolicy.any
+            test.ask(&policy)
+            #expect(try fields(policy).contains(test.field), "case \(index)")
+            if let meet = test.meet { #expect(try fields(policy, meet).isEmpty, "case \(index), met") }
+        }
+        var policy = ReportPolicy.any
+        policy.idKeyDigests = [ones]
+        policy.familyID = [UInt8](repeating: 5, count: 16)
+        policy.imageID = [UInt8](repeating: 5, count: 16)
+        policy.minimumGuestSVN = 3
+        #expect(try fields(policy, ids).isEmpty)
+        #expect(try fields(policy) == ["ID_KEY_DIGEST", "FAMILY_ID", "IMAGE_ID", "GUEST_SVN"])
+        policy = .any
+        policy.minimumFirmware = FirmwareVersion(major: 1, minor: 55, build: 30)
+        #expect(try fields(policy).count == 2)
+        policy.minimumFirmware = FirmwareVersion(major: 1, minor: 55, build: 29)
+        #expect(try fields(policy).isEmpty)
+    }
+
+    @Test func minimumTCBIsComparedByComponent() throws {
+        var policy = ReportPolicy.any
+        // As one number the report's TCB is larger, but its boot loader is older.
+        policy.minimumTCB = SecurityVersions(bootLoader: 5, tee: 0, snp: 0, microcode: 0)
+        let refusals = policy.refusals(of: try Self.verifier.get().verify(TestReport().signed))
+        #expect(refusals.map(\.field) == ["REPORTED_TCB", "LAUNCH_TCB"])
+        #expect(refusals[0].expected == "blSPL at least 5")
+        policy.minimumTCB = SecurityVersions(bootLoader: 4, tee: 0, snp: 24, microcode: 219)
+        #expect(try fields(policy).isEmpty)
+    }
+
+    @Test func policiesThatCannotMeanAnything() throws {
+        var short = ReportPolicy.any
+        short.measurements = [[1, 2, 3]]
+        var claimed = ReportPolicy.any
+        claimed.minimumGuestSVN = 1
+        var family = ReportPolicy.any
+        family.familyID = [UInt8](repeating: 1, count: 16)
+        for policy in [short, claimed, family] {
+            let refusals = policy.refusals(of: try Self.verifier.get().verify(TestReport().signed))
+            #expect(refusals.map(\.category) == [.unusablePolicy])
+        }
+    }
+}
