@@ -74,7 +74,7 @@ struct Diagram {
             }
             keys = "<ul class=\"keys\">\(items)</ul>\(more(slots.count))"
         } else {
-            keys = "<p class=\"untold\">key slots: \(Self.untold)</p>"
+            keys = "<p class=\"untold\">key slots: \(missing)</p>"
         }
         return box(
             isPlain ? "idle controller" : "controller", "Memory controller",
@@ -100,7 +100,7 @@ struct Diagram {
     private func machine(_ machine: RunReportData.VirtualMachine) -> Markup {
         let plain = machine.technology == .plain
         var role = machine.technology.displayName
-        if let asid = machine.asid { role += ", ASID \(asid)" } else if !plain { role += ", ASID \(Self.untold)" }
+        if let asid = machine.asid { role += ", ASID \(asid)" } else if !plain { role += ", ASID \(missing)" }
         let processors = machine.processors.prefix(Self.maximumShownCount).map { processor($0, of: machine) }
         return box(
             plain ? "host" : "", "VM", role: role, facts: [],
@@ -117,7 +117,7 @@ struct Diagram {
         if machine.technology.encryptsState {
             pages += """
                 <div class="guest"><b>VMSA</b>\(address(processor.vmsa))<small>SPA; registers, encrypted</small></div>\
-                <div class="both"><b>GHCB</b>\(address(processor.ghcb))<small>GPA; shared, for calls</small></div>
+                <div class="both"><b>GHCB</b>\(address(processor.ghcb, missing: missingGHCB))<small>GPA; shared, for calls</small></div>
                 """
         } else if machine.technology == .sev {
             pages += "<div class=\"host\"><b>registers</b><small>in the clear: the hypervisor reads them</small></div>"
@@ -249,6 +249,17 @@ struct Diagram {
     // MARK: Pieces
 
     static let untold = "not told to user space by this host"
+
+    /// Why a value is missing: the kernel keeps it to itself, or the launch failed and left nothing to look at.
+    private var missing: String {
+        guestRan || data.outcome.isSuccess ? Self.untold : "not there: the launch failed"
+    }
+    /// The same for what the guest registers itself.
+    private var missingGHCB: String {
+        guestRan || !data.outcome.isSuccess ? missing : "none yet: the guest has not run"
+    }
+    private var guestRan: Bool { data.exits.kinds.contains { $0.total > 0 } }
+
     static let maximumShownCount = 8
     static let maximumArrowCount = 24
 
@@ -256,27 +267,29 @@ struct Diagram {
         count > Self.maximumShownCount ? "<p class=\"note\">and \(count - Self.maximumShownCount) more</p>" : nil
     }
 
-    private func address(_ value: UInt64?) -> Markup {
-        guard let value else { return "<small class=\"untold\">\(Self.untold)</small>" }
+    private func address(_ value: UInt64?, missing: String? = nil) -> Markup {
+        guard let value else { return "<small class=\"untold\">\(missing ?? self.missing)</small>" }
         return "<code>\(Readable.hex(value))</code>"
     }
 
     private func box(
         _ classes: String, _ title: String, role: String, facts: [RunReportData.Fact], _ rest: Markup? = nil
     ) -> Markup {
-        "<section class=\"box \(classes)\"><h3>\(title)</h3><p class=\"role\">\(role)</p>\(FactList(facts: facts).markup)\(rest)</section>"
+        "<section class=\"box \(classes)\"><h3>\(title)</h3><p class=\"role\">\(role)</p>\(FactList(facts: facts, missing: missing).markup)\(rest)</section>"
     }
 }
 
 /// Names and values.
 struct FactList {
     let facts: [RunReportData.Fact]
+    /// What is said of a value that is nil.
+    var missing = Diagram.untold
 
     var markup: Markup? {
         guard !facts.isEmpty else { return nil }
         let rows = facts.map { fact -> Markup in
             let value: Markup =
-                fact.value.map { "\(Readable.short($0, 200))" } ?? "<span class=\"untold\">\(Diagram.untold)</span>"
+                fact.value.map { "\(Readable.short($0, 200))" } ?? "<span class=\"untold\">\(missing)</span>"
             return "<dt>\(Readable.short(fact.name, 60))</dt><dd>\(value)</dd>"
         }
         return "<dl class=\"facts\">\(rows)</dl>"

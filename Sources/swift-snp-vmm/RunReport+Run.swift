@@ -199,7 +199,9 @@ final class RunRecord {
                     title: "Launch digest, computed before the launch", value: digest,
                     note: technology == .snp
                         ? "SHA-384 over every page, its type and address, and every VMSA, from the plan alone."
-                        : "SHA-256 over all pages and VMSAs in order, from the plan alone."))
+                        : technology == .sevES
+                            ? "SHA-256 over all pages and VMSAs in order, from the plan alone."
+                            : "SHA-256 over all pages in order, from the plan alone; SEV measures no registers."))
         }
         if let machine, let held = software?.launchDigest(of: machine.vmHandle) {
             result.append(
@@ -304,8 +306,8 @@ extension RunReportData.Outcome {
 }
 
 extension VMMError {
-    /// One sentence.
-    var summary: String { "could not \(step): \(request) came back with \(cameBack). \(likelyCause)." }
+    /// Two sentences.
+    var summary: String { "could not \(step): \(request) came back with \(cameBack). Likely cause: \(likelyCause)." }
 }
 
 extension Duration {

@@ -75,6 +75,8 @@ struct ReportTests {
         #expect(!result.page.contains("<code>LAUNCH_SECRET</code>"))
         #expect(result.page.contains("5 LAUNCH_SECRET (no secret was given)"))
         #expect(result.page.contains("Launched, and not run"))
+        #expect(result.page.contains("none yet: the guest has not run") == (technology == "sev-es"))
+        #expect(result.page.contains("SEV measures no registers") == (technology == "sev"))
         #expect(try report(result).contains("\"after\":null"))
     }
 
@@ -86,6 +88,9 @@ struct ReportTests {
         #expect(result.ending != .exited(0))
         #expect(result.page.contains("The launch failed: could not start the launch"))
         #expect(result.page.contains("class=\"arrow failed\""))
+        #expect(result.page.contains("Likely cause:"))
+        #expect(result.page.contains("ASID not there: the launch failed"))
+        #expect(!result.page.contains("not told to user space by this host"), "this host would have told")
         #expect(result.page.contains("<code>LAUNCH_START</code>"))
         #expect(!result.page.contains("<code>LAUNCH_UPDATE_DATA</code>"))
         #expect(try report(result).contains("\"success\":false"))
