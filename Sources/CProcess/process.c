@@ -152,6 +152,47 @@ void terminal_stop_reading(void) {
     }
 }
 
+static int ending_pipe[2] = {-1, -1};
+static atomic_int put_off_signal;
+
+static void on_put_off_signal(int number) {
+    int error = errno;
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = SIG_DFL;
+    sigaction(number, &action, NULL);
+    atomic_store(&put_off_signal, number);
+    ssize_t written = write(ending_pipe[1], "", 1);
+    (void)written;
+    errno = error;
+}
+
+int32_t process_put_endings_off(void) {
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
+    if (pipe2(ending_pipe, O_CLOEXEC) != 0) return errno;
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        struct sigaction old;
+        sigaction(numbers[i], NULL, &old);
+        if (old.sa_handler == SIG_IGN && !(old.sa_flags & SA_SIGINFO)) continue; /* as under nohup */
+        install(numbers[i], on_put_off_signal, NULL);
+    }
+    return 0;
+}
+
+void process_wait_for_ending(void) {
+    uint8_t byte;
+    while (read(ending_pipe[0], &byte, 1) < 0 && errno == EINTR) {}
+}
+
+int32_t process_is_to_end(void) { return atomic_load(&put_off_signal) != 0; }
+
+void process_end_as_asked(void) {
+    int number = atomic_load(&put_off_signal);
+    if (number == 0) return;
+    install(number, SIG_DFL, NULL);
+    raise(number);
+}
+
 int32_t file_open(uint64_t path_address) {
     struct stat status;
     int descriptor = open((const char *)(uintptr_t)path_address, O_RDONLY | O_CLOEXEC | O_NONBLOCK);

@@ -83,7 +83,7 @@ public enum ErrorCatalogue {
             "give the user read and write access to /dev/sev"),
         row(
             "KVM_CREATE_VM", .EINVAL, nil, .hostCannot,
-            "the kernel does not offer this VM type: it needs Linux 6.11 and kvm_amd with sev=1, sev_es=1 or sev_snp=1",
+            "the kernel does not offer this VM type: it needs Linux 6.10, for SNP 6.11, and kvm_amd with sev=1, sev_es=1 or sev_snp=1",
             "check /sys/module/kvm_amd/parameters/ and the firmware set-up, or use --backend software"),
         row(
             "KVM_CREATE_VM", .ENOMEM, nil, .hostCannot, "the host is out of memory", "free memory on the host"),

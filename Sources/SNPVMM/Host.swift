@@ -72,9 +72,9 @@ public final class Host: Sendable {
     private static func whatIsNeeded(_ technology: GuestTechnology?) -> String {
         switch technology {
         case nil: "a kernel without this part of KVM"
-        case .sev: "SEV needs Linux 6.11 on an EPYC with SEV enabled in the firmware set-up and kvm_amd sev=1"
+        case .sev: "SEV needs Linux 6.10 on an EPYC with SEV enabled in the firmware set-up and kvm_amd sev=1"
         case .sevES:
-            "SEV-ES needs Linux 6.11 on an EPYC with ASIDs set aside for it in the firmware set-up and kvm_amd sev_es=1"
+            "SEV-ES needs Linux 6.10 on an EPYC with ASIDs set aside for it in the firmware set-up and kvm_amd sev_es=1"
         case .snp: "SNP needs Linux 6.11 on an EPYC with SNP enabled in the firmware set-up and kvm_amd sev_snp=1"
         }
     }

@@ -2,6 +2,7 @@
 
 import ArgumentParser
 import CProcess
+import Dispatch
 import Glibc
 import GuestImage
 import KVMABI
@@ -76,14 +77,27 @@ struct Run: ParsableCommand {
             return
         }
         if console.isInteractive { reporter.say("console: Ctrl-A x ends, Ctrl-A h helps") }
+        if report != nil { Self.stopAtSignals(machine) }
         console.attach(to: machine)
         let outcome = machine.run()
         console.detach()
-        if case .stopped = outcome { reporter.say("\nended by Ctrl-A x") }
+        if case .stopped = outcome {
+            reporter.say(process_is_to_end() == 1 ? "\nended by a signal" : "\nended by Ctrl-A x")
+        }
         reporter.summarize(
             machine.statistics, preparation: preparation.phases, technology: guest.confidential.technology)
         record.finish(machine, preparation, .init(outcome))
+        process_end_as_asked()
         if let error = outcome.error { throw error }
+    }
+
+    /// From here on SIGINT, SIGTERM and SIGHUP stop the guest first, so that the page about it is written.
+    private static func stopAtSignals(_ machine: Machine) {
+        guard process_put_endings_off() == 0 else { return }
+        DispatchQueue(label: "signals").async { [weak machine] in
+            process_wait_for_ending()
+            machine?.stop()
+        }
     }
 
     /// Everything up to LAUNCH_FINISH. The image and the plan are gone when this returns: only the machine stays.

@@ -105,6 +105,32 @@ struct ReportTests {
         #expect(try report(result).contains("\"keySlots\":null"))
     }
 
+    @Test(
+        .enabled(if: BuiltGuest.firmware("spin") != nil, "no flat guests: run `make firmware`"),
+        arguments: [("spin", "spinning"), ("sleep", "sleeping")])
+    func aRunThatASignalEndsHasItsPage(_ name: String, _ line: String) throws {
+        let command = try #require(BuiltProgram.path("swift-snp-vmm"))
+        let image = try #require(BuiltGuest.firmware(name))
+        let stem = "/tmp/snpvmm-report-signal-\(BuiltProgram.processIdentifier)-\(name)"
+        defer {
+            removeFile(stem + ".html")
+            _ = try? ChildProcess.run("rm", ["-rf", stem + ".platform"])
+        }
+        let child = try ChildProcess(
+            command,
+            [
+                "run", image, "--backend", "software", "--memory", "64M", "--report", stem + ".html",
+                "--platform-state", stem + ".platform",
+            ], mergesError: true)
+        let boot = child.read(until: line, timeoutMilliseconds: 60_000)
+        try #require(boot.found, "\(boot.output)")
+        child.terminate()
+        _ = child.readUntilItEnds(timeoutMilliseconds: 60_000)
+        #expect(child.wait().ending == .signalled(15))
+        let page = String(decoding: readFile(stem + ".html") ?? [], as: UTF8.self)
+        #expect(page.contains("Ended by the user.") && page.hasSuffix("</html>\n"))
+    }
+
     @Test
     func aPathThatCannotBeWrittenIsFoundBeforeTheLaunch() throws {
         let command = try #require(BuiltProgram.path("swift-snp-vmm"))

@@ -61,6 +61,19 @@ void process_sleep(int64_t milliseconds);
 /* From here on this process leaves no core file, and other processes of the user cannot read its memory. */
 void process_forbid_dumps(void);
 
+/* From here on SIGINT, SIGTERM and SIGHUP do not end the process at once: process_wait_for_ending returns, and
+ * process_end_as_asked makes up for it. A second signal of the kind ends the process. Returns 0 or errno. */
+int32_t process_put_endings_off(void);
+
+/* Waits until there was such a signal. */
+void process_wait_for_ending(void);
+
+/* 1 when there was such a signal. */
+int32_t process_is_to_end(void);
+
+/* Lets the signal take its course, if there was one. */
+void process_end_as_asked(void);
+
 /* Seconds since 1970, UTC. */
 int64_t process_wall_clock(void);
 
