@@ -84,8 +84,8 @@ let package = Package(
             name: "swift-snp-vmm",
             dependencies: [
                 "SNPVMM", "KVMABI", "LinuxKVM", "SoftwareKVM", "SoftwarePSP", "GuestImage", "LaunchMeasurement",
-                "GuestOwner", "RunReport", "IsolationSuite", "HostileSoftwareKernel", "SEVABI", "X86Defs", "Crypto",
-                "CProcess",
+                "Attestation", "GuestOwner", "RunReport", "IsolationSuite", "HostileSoftwareKernel", "SEVABI", "X86Defs",
+                "Crypto", "CProcess",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),

@@ -40,7 +40,7 @@ public struct ReportPolicy: Sendable {
     /// POLICY must be this and nothing else.
     public var exactGuestPolicy: GuestPolicy?
     /// POLICY's ABI_MAJOR and ABI_MINOR must be at least these: the guest must not have run on older firmware.
-    public var minimumPolicyABI: FirmwareVersion?
+    public var minimumPolicyABI: AttestationReport.FirmwareVersion?
     /// PLATFORM_INFO bits that must be set.
     public var requiredPlatformInfo: PlatformInfo = []
     /// PLATFORM_INFO bits that must not be set. Bits that have no meaning yet are always refused.
@@ -51,7 +51,7 @@ public struct ReportPolicy: Sendable {
     /// LAUNCH_TCB, by component; nil: ``minimumTCB`` counts for it, too.
     public var minimumLaunchTCB: SecurityVersions?
     /// Firmware version, of the committed and of the current firmware.
-    public var minimumFirmware: FirmwareVersion?
+    public var minimumFirmware: AttestationReport.FirmwareVersion?
     /// Current firmware or TCB that is not committed: the host can still go back.
     public var allowsProvisionalFirmware = false
     /// Which keys may sign. Both by default; a VLEK vouches for a provider, not for a chip.
@@ -119,7 +119,8 @@ extension ReportPolicy {
             "HOST_DATA", hostData, report.hostData, cause: "the host launched the guest with other host data",
             next: "launch with the host data that the policy names, or name what was used")
         check.require(
-            vmpls.contains(report.vmpl), "VMPL", expected: "\(vmpls.lowerBound) to \(vmpls.upperBound)",
+            vmpls.contains(report.vmpl), "VMPL",
+            expected: vmpls.count == 1 ? "\(vmpls.lowerBound)" : "\(vmpls.lowerBound) to \(vmpls.upperBound)",
             found: "\(report.vmpl)", cause: "the report was requested by or for less privileged software",
             next: "have the software at the wanted VMPL request it, or allow this one")
     }
@@ -181,9 +182,9 @@ extension ReportPolicy {
             cause: "launched with another policy",
             next: launch)
         if let minimumPolicyABI {
-            let abi = FirmwareVersion(major: policy.minimumABIMajor, minor: policy.minimumABIMinor)
+            let abi = AttestationReport.FirmwareVersion(major: policy.minimumABIMajor, minor: policy.minimumABIMinor)
             check.require(
-                abi >= FirmwareVersion(major: minimumPolicyABI.major, minor: minimumPolicyABI.minor),
+                abi >= AttestationReport.FirmwareVersion(major: minimumPolicyABI.major, minor: minimumPolicyABI.minor),
                 "POLICY.ABI_MAJOR and ABI_MINOR",
                 expected: "at least \(minimumPolicyABI.major).\(minimumPolicyABI.minor)",
                 found: "\(abi.major).\(abi.minor)", cause: "launched with another policy", next: launch)

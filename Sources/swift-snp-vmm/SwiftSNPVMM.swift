@@ -1,6 +1,7 @@
 // The command: its subcommands, and how a run becomes an exit status.
 
 import ArgumentParser
+import Attestation
 import CProcess
 import Glibc
 import GuestImage
@@ -13,10 +14,14 @@ struct SwiftSNPVMM: ParsableCommand {
         commandName: "swift-snp-vmm",
         abstract: "Boots Linux as a SEV, SEV-ES or SNP guest through the KVM ABI: on an EPYC, or in software.",
         discussion: """
-            Exit status: 0 power-off, 2 usage, 3 bad image or input, 4 host cannot, 5 launch refused, 6 guest terminated \
-            or crashed.
+            Exit status: 0 power-off, 2 usage, 3 bad image or input, 4 host cannot, 5 launch or evidence refused, 6 guest \
+            terminated or crashed.
             """,
-        subcommands: [Run.self, Measure.self, Owner.self, Platform.self, Attack.self, Version.self])
+        subcommands: [
+            Run.self, Measure.self, Verify.self, Report.self, IDBlockCommand.self, Owner.self, Platform.self,
+            Attack.self,
+            Version.self,
+        ])
 
     /// Parses, runs, and ends the process with the status that the outcome has.
     static func main() {
@@ -41,6 +46,9 @@ struct SwiftSNPVMM: ParsableCommand {
             StandardError.write(line: "swift-snp-vmm: \(failure)")
             Glibc.exit(VMMExitStatus.badInput.rawValue)
         case let error as OwnerError:
+            StandardError.write(line: "swift-snp-vmm: \(error)")
+            Glibc.exit(error.exitStatus.rawValue)
+        case let error as AttestationError:
             StandardError.write(line: "swift-snp-vmm: \(error)")
             Glibc.exit(error.exitStatus.rawValue)
         case let code as ExitCode:

@@ -88,7 +88,8 @@ extension ReportPolicy {
             ),
             ({ $0.exactGuestPolicy = GuestPolicy(rawValue: 0x3001f) }, "POLICY", { $0.set(0x08, 0x3001f as UInt64) }),
             (
-                { $0.minimumPolicyABI = FirmwareVersion(major: 1, minor: 55) }, "POLICY.ABI_MAJOR and ABI_MINOR",
+                { $0.minimumPolicyABI = AttestationReport.FirmwareVersion(major: 1, minor: 55) },
+                "POLICY.ABI_MAJOR and ABI_MINOR",
                 { $0.set(0x08, 0x30137 as UInt64) }
             ),
             ({ $0.requiredPlatformInfo = .ciphertextHiding }, "PLATFORM_INFO", { $0.set(0x40, 0x10 as UInt64) }),
@@ -114,9 +115,9 @@ extension ReportPolicy {
         #expect(try fields(policy, ids).isEmpty)
         #expect(try fields(policy) == ["ID_KEY_DIGEST", "FAMILY_ID", "IMAGE_ID", "GUEST_SVN"])
         policy = .any
-        policy.minimumFirmware = FirmwareVersion(major: 1, minor: 55, build: 30)
+        policy.minimumFirmware = AttestationReport.FirmwareVersion(major: 1, minor: 55, build: 30)
         #expect(try fields(policy).count == 2)
-        policy.minimumFirmware = FirmwareVersion(major: 1, minor: 55, build: 29)
+        policy.minimumFirmware = AttestationReport.FirmwareVersion(major: 1, minor: 55, build: 29)
         #expect(try fields(policy).isEmpty)
     }
 
@@ -142,5 +143,68 @@ extension ReportPolicy {
             let refusals = policy.refusals(of: try Self.verifier.get().verify(TestReport().signed))
             #expect(refusals.map(\.category) == [.unusablePolicy])
         }
+    }
+
+    @Test func policiesFromFiles() throws {
+        func read(_ text: String) throws -> ReportPolicy { try ReportPolicy(json: Array(text.utf8)) }
+        // The strict defaults stay.
+        #expect(try fields(read("{}")) == ["MEASUREMENT", "REPORT_DATA"])
+        let digest = String(repeating: "3e", count: 48)
+        let data = String(repeating: "d0", count: 64)
+        let good = """
+            {"comment": "for tests", "measurement": ["\(String(repeating: "0", count: 96))", "\(digest)"],
+             "reportData": "\(data)", "hostData": null, "maximumVMPL": 1, "allowSMT": true, "allowDebug": false,
+             "allowMigrationAgent": false, "allowCXL": false, "allowProvisionalFirmware": true, "allowMaskedChipID": false,
+             "exactGuestPolicy": "0x30000", "requiredGuestPolicy": 196608, "minimumPolicyABI": "0.0",
+             "minimumFirmware": "1.55.29", "requiredPlatformInfo": ["smt", "alias-check"],
+             "forbiddenPlatformInfo": ["tio"], "signingKeys": ["VCEK"],
+             "minimumTCB": {"bootLoader": 4, "snp": 24, "microcode": 219}, "minimumLaunchTCB": {"tee": 0, "fmc": 3}}
+            """
+        #expect(try fields(read(good)).isEmpty)
+        let policy = try read(good)
+        #expect(policy.hostData == nil && policy.vmpls == 0...1 && policy.measurements?.count == 2)
+        #expect(policy.minimumLaunchTCB?.fmc == 3 && policy.requiredPlatformInfo == [.smt, .aliasCheckComplete])
+        let ones = String(repeating: "01", count: 48)
+        let identity = try read(
+            """
+            {"measurement": null, "reportData": null, "idKeyDigest": "\(ones)", "authorKeyDigest": ["\(ones)"],
+             "familyID": "\(String(repeating: "05", count: 16))", "imageID": "\(String(repeating: "05", count: 16))",
+             "minimumGuestSVN": 3, "chipID": ["\(String(repeating: "07", count: 64))"]}
+            """)
+        #expect(
+            try fields(identity)
+                == ["ID_KEY_DIGEST", "AUTHOR_KEY_DIGEST", "FAMILY_ID", "IMAGE_ID", "GUEST_SVN", "CHIP_ID"])
+    }
+
+    /// (member and value, the field that the refusal names)
+    @Test(arguments: [
+        ("[]", "the file"), ("{", "line 1"), (#"{"measurment": null}"#, "measurment"),
+        (#"{"measurement": "00"}"#, "measurement"), (#"{"measurement": 1}"#, "measurement"),
+        (#"{"familyID": null}"#, "familyID"), (#"{"allowDebug": 1}"#, "allowDebug"),
+        (#"{"allowDebug": null}"#, "allowDebug"), (#"{"maximumVMPL": 4}"#, "maximumVMPL"),
+        (#"{"minimumGuestSVN": 4294967296}"#, "minimumGuestSVN"),
+        (#"{"exactGuestPolicy": "30000"}"#, "exactGuestPolicy"),
+        (#"{"exactGuestPolicy": "0x+1"}"#, "exactGuestPolicy"), (#"{"minimumFirmware": "1.55"}"#, "minimumFirmware"),
+        (#"{"minimumFirmware": "1.55.+9"}"#, "minimumFirmware"),
+        (#"{"minimumPolicyABI": "1.300"}"#, "minimumPolicyABI"),
+        (#"{"requiredPlatformInfo": ["SMT"]}"#, "requiredPlatformInfo"),
+        (#"{"signingKeys": []}"#, "signingKeys"), (#"{"signingKeys": ["none"]}"#, "signingKeys"),
+        (#"{"minimumTCB": {"bl": 1}}"#, "minimumTCB.bl"), (#"{"minimumTCB": {"snp": 256}}"#, "minimumTCB.snp"),
+        (#"{"minimumTCB": 1}"#, "minimumTCB"),
+    ])
+    func policyFilesThatAreRefused(text: String, field: String) throws {
+        let refused = try #require(refusal { _ = try ReportPolicy(json: Array(text.utf8)) })
+        #expect(refused.field == field && refused.category == .unusablePolicy, "\(refused)")
+    }
+
+    @Test func fieldsAsText() throws {
+        let report = try AttestationReport(bytes: TestReport(TestChain.turin(), version: 5).signed)
+        let fields = Dictionary(uniqueKeysWithValues: report.fields.map { ($0.name, $0.value) })
+        #expect(fields["POLICY"] == "0x30000 (ABI 0.0, SMT allowed)")
+        #expect(fields["REPORTED_TCB"] == "fmcSPL=1 blSPL=1 teeSPL=1 snpSPL=4 ucodeSPL=81")
+        #expect(fields["PLATFORM_INFO"] == "0x25 (smt, ecc, alias-check)")
+        #expect(fields["CURRENT_VERSION"] == "1.55.29" && fields["LAUNCH_MIT_VECTOR"] == "0x0")
+        let old = try AttestationReport(bytes: TestReport(TestChain(), version: 2).signed).fields.map(\.name)
+        #expect(!old.contains("CPUID_FAM_ID") && !old.contains("LAUNCH_MIT_VECTOR"))
     }
 }
