@@ -113,7 +113,8 @@ private struct AttackedHost {
             if let (subject, error) = missing {
                 try self.init(
                     software: "backend: software, because the host kernel cannot do \(subject.displayName) "
-                        + "(\(error.request): \(error.cameBack))")
+                        + "(\(error.context.isEmpty ? error.request : error.request + " " + error.context): \(error.cameBack))"
+                )
             } else {
                 self.init(announcement: "backend: kvm; attacks that need the kernel itself are not run")
             }

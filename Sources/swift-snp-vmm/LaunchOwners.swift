@@ -242,7 +242,7 @@ final class SocketOwner: LaunchOwner {
         guard !isOver else { return }
         isOver = true
         // Nobody is left who could hear of a failure to tell a failure.
-        try? conversation.refuse(OwnerRefusal(.message, reason: "\(error)"))
+        try? conversation.refuse(OwnerRefusal(.message, reason: error.summary))
     }
 
     private func ask<Answer>(

@@ -209,6 +209,7 @@ struct OwnerRefusalTests {
             let audit = rest(of: owner)
             #expect(owner.wait().ending == .exited(0), "\(what): \(audit)")
             #expect(audit.contains("released 1") == (status == 0), "\(what): \(audit)")
+            #expect(!audit.contains("  "), "reasons are sentences: \(audit)")
         }
     }
 
