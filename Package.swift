@@ -84,7 +84,8 @@ let package = Package(
             name: "swift-snp-vmm",
             dependencies: [
                 "SNPVMM", "KVMABI", "LinuxKVM", "SoftwareKVM", "SoftwarePSP", "GuestImage", "LaunchMeasurement",
-                "Attestation", "GuestOwner", "RunReport", "IsolationSuite", "HostileSoftwareKernel", "SEVABI", "X86Defs",
+                "Attestation", "GuestOwner", "RunReport", "IsolationSuite", "HostileSoftwareKernel", "SEVABI",
+                "X86Defs",
                 "Crypto", "CProcess",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
