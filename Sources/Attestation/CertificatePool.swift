@@ -74,9 +74,9 @@ public struct CertificatePool: Sendable {
         guard let root = issuer(of: intermediate) else {
             throw Self.missing("ARK certificate", "whose subject is \(intermediate.issuer)")
         }
-        let list = revocationLists.filter { $0.issuer == root.subject }.max { $0.thisUpdate < $1.thisUpdate }
         return try EndorsementChain(
-            leaf: leaf, intermediate: intermediate, root: root, trusted: trusted, revocationList: list)
+            leaf: leaf, intermediate: intermediate, root: root, trusted: trusted,
+            revocationLists: revocationLists.filter { $0.issuer == root.subject })
     }
 
     /// By name; of several the one whose key made the signature.

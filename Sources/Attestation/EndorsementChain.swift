@@ -13,7 +13,8 @@ public struct EndorsementChain: Sendable {
     /// A revocation list of the root was looked at.
     public let revocationsChecked: Bool
 
-    let revocationList: X509RevocationList?
+    /// Newest first.
+    let revocationLists: [X509RevocationList]
 
     /// Verifies everything that does not depend on the time.
     ///
@@ -22,17 +23,18 @@ public struct EndorsementChain: Sendable {
     ///   - intermediate: ASK for a VCEK, ASVK for a VLEK.
     ///   - root: ARK.
     ///   - trusted: AMD's roots, and what the caller names.
-    ///   - revocationList: The root's; nil: revocations are not checked.
+    ///   - revocationLists: The root's: AMD publishes one beside the VCEKs and one beside the VLEKs, and what any of them
+    ///     revokes is revoked. Empty: revocations are not checked.
     /// - Throws: ``AttestationError``.
     public init(
         leaf: X509Certificate, intermediate: X509Certificate, root: X509Certificate, trusted: TrustedRoots = .amd,
-        revocationList: X509RevocationList? = nil
+        revocationLists: [X509RevocationList] = []
     ) throws(AttestationError) {
         self.root = root
         self.intermediate = intermediate
         self.leaf = try EndorsementCertificate(leaf)
-        self.revocationList = revocationList
-        revocationsChecked = revocationList != nil
+        self.revocationLists = revocationLists.sorted { $0.thisUpdate > $1.thisUpdate }
+        revocationsChecked = !revocationLists.isEmpty
         try Self.checkAuthority(root, "ARK")
         guard root.issuer == root.subject else {
             throw Self.refusal(
@@ -55,7 +57,7 @@ public struct EndorsementChain: Sendable {
                 next: "get the certificate from AMD again")
         }
         try checkProducts(signer)
-        if let revocationList { try checkRevocations(revocationList, signer) }
+        for list in revocationLists { try checkRevocations(list, signer) }
     }
 
     /// AMD's roots vouch for one product each, and their names say which.
@@ -170,7 +172,7 @@ public struct EndorsementChain: Sendable {
                     ? "this machine's clock is wrong" : "the certificate is no longer valid",
                 nextStep: "get a new certificate of the same chip and TCB; the key stays the same")
         }
-        if let list = revocationList, time < list.thisUpdate || list.nextUpdate.map({ time > $0 }) == true {
+        if let list = revocationLists.first, time < list.thisUpdate || list.nextUpdate.map({ time > $0 }) == true {
             throw AttestationError(
                 .revocation, attempt: "use the revocation list", subject: "CRL", field: "thisUpdate and nextUpdate",
                 expected: "\(utcText(list.thisUpdate)) to \(list.nextUpdate.map(utcText) ?? "any time")",

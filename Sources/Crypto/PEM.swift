@@ -23,19 +23,21 @@ public enum PEM {
     /// another label, or holds anything but base64.
     public static func blocks(_ file: [UInt8]) -> [Block]? {
         var blocks: [Block] = []
-        var open: (label: String, text: [UInt8])?
+        var open: String?
+        var text: [UInt8] = []
         for raw in file.split(whereSeparator: { $0 == 0x0a || $0 == 0x0d }) {
             let line = trimmed(raw)
             if let current = open {
                 if let label = marked(line, "END") {
-                    guard label == current.label, let bytes = base64(current.text) else { return nil }
+                    guard label == current, let bytes = base64(text) else { return nil }
                     blocks.append(Block(label: label, bytes: bytes))
                     open = nil
                 } else {
-                    open = (current.label, current.text + line)
+                    text += line
                 }
             } else if let label = marked(line, "BEGIN") {
-                open = (label, [])
+                open = label
+                text = []
             }
         }
         return open == nil ? blocks : nil

@@ -125,11 +125,12 @@ import Testing
 
     @Test func revokedCertificatesAreRefused() throws {
         let chain = TestChain()
-        let good = try chain.chain(revocationList: chain.revocationList(revoking: [7]))
+        let good = try chain.chain(revocationLists: [chain.revocationList(revoking: [7])])
         #expect(try good.verify(TestReport(chain).signed, at: 1_780_272_000).revocationsChecked)
         for (serial, subject) in [(UInt32(0x10001), "ASK"), (0x10000, "ARK")] {
             let list = chain.revocationList(revoking: [7, serial])
-            let refused = refusal { _ = try chain.chain(revocationList: list) }
+            let newer = chain.revocationList(revoking: [], this: "250601000000Z")
+            let refused = refusal { _ = try chain.chain(revocationLists: [newer, list]) }
             #expect(refused?.category == .revocation && refused?.subject == subject)
         }
         var other = chain
@@ -137,10 +138,10 @@ import Testing
         for list in [
             other.revocationList(revoking: []), chain.revocationList(revoking: [], critical: true),
         ] {
-            #expect(refusal { _ = try chain.chain(revocationList: list) }?.category == .revocation)
+            #expect(refusal { _ = try chain.chain(revocationLists: [list]) }?.category == .revocation)
         }
         // 2026-06-01 is behind the list's next update.
-        let old = try chain.chain(revocationList: chain.revocationList(revoking: [], next: "260101000000Z"))
+        let old = try chain.chain(revocationLists: [chain.revocationList(revoking: [], next: "260101000000Z")])
         #expect(refusal { _ = try old.verify(TestReport(chain).signed, at: 1_780_272_000) }?.category == .revocation)
         #expect(throws: Never.self) { try old.verify(TestReport(chain).signed) }
     }
@@ -156,12 +157,13 @@ import Testing
         try pool.add(
             CertificateTable(entries: [.init(.ask, chains[0].intermediate.der), .init(.ark, root.der)]).bytes,
             name: "table")
-        try pool.add(chains[0].revocationList(revoking: []).isSigned(by: root) ? root.der : [], name: "root")
+        try pool.add(chains[0].revocationListBytes(revoking: []), name: "list")
         #expect(pool.certificates.count == 5)
         for chain in chains {
             let report = TestReport(chain).signed
             let found = try pool.chain(for: AttestationReport(bytes: report), trusted: TrustedRoots(named: [root]))
             #expect(try found.verify(report).reportedTCB == chain.versions)
+            #expect(found.revocationsChecked)
         }
         #expect(
             refusal { _ = try CertificatePool().chain(for: AttestationReport(bytes: TestReport().signed)) }?.category

@@ -143,22 +143,24 @@ struct TestChain: Sendable {
             extensions: extensions, signer: TestKeys.ask, salt: leafSalt)
     }
 
-    func chain(trusted: TrustedRoots? = nil, revocationList: X509RevocationList? = nil) throws -> EndorsementChain {
+    func chain(trusted: TrustedRoots? = nil, revocationLists: [X509RevocationList] = []) throws -> EndorsementChain {
         let root = root
         return try EndorsementChain(
             leaf: leaf, intermediate: intermediate, root: root, trusted: trusted ?? TrustedRoots(named: [root]),
-            revocationList: revocationList)
+            revocationLists: revocationLists)
     }
 
-    func revocationList(revoking serials: [UInt32], next: String = "310101000000Z", critical: Bool = false)
-        -> X509RevocationList
-    {
-        X509RevocationList(der: revocationListBytes(revoking: serials, next: next, critical: critical))!
+    func revocationList(
+        revoking serials: [UInt32], this: String = "250101000000Z", next: String = "310101000000Z",
+        critical: Bool = false
+    ) -> X509RevocationList {
+        X509RevocationList(der: revocationListBytes(revoking: serials, this: this, next: next, critical: critical))!
     }
 
-    func revocationListBytes(revoking serials: [UInt32], next: String = "310101000000Z", critical: Bool = false)
-        -> [UInt8]
-    {
+    func revocationListBytes(
+        revoking serials: [UInt32], this: String = "250101000000Z", next: String = "310101000000Z",
+        critical: Bool = false
+    ) -> [UInt8] {
         let entries = serials.flatMap { DER.sequence(DER.integer($0), DER.time("250101000000Z")) }
         let extensions = DER.tagged(
             0xa0,
@@ -167,7 +169,7 @@ struct TestChain: Sendable {
                     ? DER.sequence(DER.oid("1.2.3.4"), DER.boolean(), DER.tagged(4, [5, 0]))
                     : DER.sequence(DER.oid("2.5.29.20"), DER.tagged(4, DER.integer(1)))))
         let signed = DER.sequence(
-            DER.integer(1), DER.pss(), rootName, DER.time("250101000000Z"), DER.time(next),
+            DER.integer(1), DER.pss(), rootName, DER.time(this), DER.time(next),
             entries.isEmpty ? [] : DER.tagged(0x30, entries), extensions)
         return Self.signed(signed, TestKeys.ark, 48)
     }
