@@ -154,7 +154,10 @@ let package = Package(
             path: "Tests/Fuzz", exclude: ["Failures"]),
         .executableTarget(
             name: "bench",
-            dependencies: ["X86Core", "X86Defs", "LaunchMeasurement", "GuestImage", "Crypto", "TestSupport"],
+            dependencies: [
+                "X86Core", "X86Defs", "LaunchMeasurement", "GuestImage", "Attestation", "Crypto", "COpenSSL",
+                "TestSupport",
+            ],
             path: "Tests/Benchmarks"),
     ],
     swiftLanguageModes: [.v6]

@@ -1,9 +1,9 @@
 // The benchmark driver. It compares, it promises no absolute numbers: the machine it runs on is not ours.
 //
-//   bench                    everything: engine, digest, boot (5 runs each)
+//   bench                    everything: engine, digest, attestation, boot (5 runs each)
 //   bench boot [--runs N] [--command-line notests|default|both]
-//   bench engine | digest
-//   bench smoke              engine, and the digest benchmark on little data; used by a test
+//   bench engine | digest | attestation
+//   bench smoke              engine, and the others but boot on little data; used by a test
 //
 // Exit status: 0, or 1 when a benchmark could not run or its result was wrong.
 
@@ -27,11 +27,11 @@ enum Bench {
                 if value == "both" { continue }
                 guard let kind = BootBenchmark.CommandLineKind(rawValue: value) else { usage() }
                 lines = [kind]
-            case "boot", "digest", "engine", "smoke": names.append(word)
+            case "boot", "digest", "engine", "attestation", "smoke": names.append(word)
             default: usage()
             }
         }
-        if names.isEmpty { names = ["engine", "digest", "boot"] }
+        if names.isEmpty { names = ["engine", "digest", "attestation", "boot"] }
         do {
             for name in names {
                 switch name {
@@ -40,11 +40,13 @@ enum Bench {
                         memoryByteCount: 512 << 20, contentsByteCount: 64 << 20,
                         expected: "04e53ef44fdd9e9c3910ea71e2190ddc")
                 case "engine": try EngineBenchmark.run()
+                case "attestation": try AttestationBenchmark.run(count: 400)
                 case "smoke":
                     try EngineBenchmark.run()
                     try DigestBenchmark.run(
                         memoryByteCount: 16 << 20, contentsByteCount: 1 << 20,
                         expected: "cf73fa49a67a31f2a5bfa38d3e75c4ac")
+                    try AttestationBenchmark.run(count: 2)
                 default: try BootBenchmark(runs: runs, kinds: lines).run()
                 }
             }
@@ -55,7 +57,9 @@ enum Bench {
     }
 
     static func usage() -> Never {
-        print("usage: bench [boot [--runs N] [--command-line notests|default|both]] [engine] [digest] | smoke")
+        print(
+            "usage: bench [boot [--runs N] [--command-line notests|default|both]] [engine] [digest] [attestation] | smoke"
+        )
         exit(2)
     }
 }
