@@ -155,3 +155,35 @@ public struct SNPLaunchFinish: Equatable, Sendable {
         return bytes
     }
 }
+
+/// SNP_GUEST_REQUEST, 0x18 bytes [SNP 8.27].
+public struct SNPGuestRequest: Equatable, Sendable {
+    public static let byteCount = 0x18
+    /// GCTX_PADDR.
+    public var context: SPA
+    /// REQUEST_PADDR: the guest's message.
+    public var request: SPA
+    /// RESPONSE_PADDR: a firmware page for the answer.
+    public var response: SPA
+
+    public init(context: SPA, request: SPA, response: SPA) {
+        self.context = context
+        self.request = request
+        self.response = response
+    }
+
+    public init?(bytes: [UInt8]) {
+        guard bytes.count >= Self.byteCount else { return nil }
+        context = SPA(rawValue: bytes.field(0))
+        request = SPA(rawValue: bytes.field(8))
+        response = SPA(rawValue: bytes.field(0x10))
+    }
+
+    public var bytes: [UInt8] {
+        var bytes = [UInt8](repeating: 0, count: Self.byteCount)
+        bytes.setField(0, context.rawValue)
+        bytes.setField(8, request.rawValue)
+        bytes.setField(0x10, response.rawValue)
+        return bytes
+    }
+}
