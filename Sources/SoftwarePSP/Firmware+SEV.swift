@@ -70,7 +70,8 @@ extension Firmware {
                     + "\(guest.transportKeys != nil)")
         }
         for (context, guest) in contexts.sorted(by: { $0.key < $1.key }) {
-            lines.append("\(context) state \(guest.state.rawValue) ASID \(guest.asid)")
+            lines.append(
+                "\(context) state \(guest.state.rawValue) ASID \(guest.asid) messages \(guest.messageCounts)")
         }
         lines.append("ASIDs \(asidOwners.sorted { $0.key < $1.key }) unflushed \(unflushedASIDs.sorted())")
         lines.append("WBINVD \(needsWBINVD) last handle \(lastHandle)")

@@ -1,6 +1,7 @@
 // What makes one chip this chip, and its platform this platform: the seed in its fuses, and three keys that may change.
 //
 //     chip seed ──► CEK, chip ID            for ever
+//               ──► VCEK                    for each product and reported TCB version
 //     OCA           self-made, or the certificate of an external owner, who keeps the key
 //     PEK           signed by OCA and CEK
 //     PDH           signed by the PEK       guest owners make sessions for this key
@@ -59,12 +60,14 @@ struct PlatformIdentity: Sendable {
     /// CEK: the key in the chip.
     var cek: P384PrivateKey { chipSeed.withBytes { P384PrivateKey(derivedFrom: $0, label: "sev-cek") } }
 
-    /// What GET_ID tells of one socket.
-    func chipID(socket: Int) -> [UInt8] {
-        chipSeed.withBytes {
+    /// What GET_ID tells of one socket, and reports of the first: 64 bytes, of which the product may leave most zero.
+    func chipID(socket: Int, of product: ProcessorProduct) -> [UInt8] {
+        let bytes = chipSeed.withBytes {
             CounterKDF.derive(
                 key: $0, label: "chip-id", context: [UInt8(truncatingIfNeeded: socket)], byteCount: 64, hash: .sha384)
         }
+        let count = product.chipIDByteCount
+        return bytes.prefix(count) + [UInt8](repeating: 0, count: 64 - count)
     }
 }
 

@@ -19,14 +19,57 @@ public struct PlatformProfile: Sendable, Equatable {
     public var raplDisabled = false
     public var ciphertextHiding = false
     public var supportsAES256 = true
-    /// CPUID 1 EAX, which the secrets page tells the guest.
-    public var fms: UInt32 = 0x00a0_0f11
+    /// Layout of TCB versions, chip ID and certificates.
+    public var product = ProcessorProduct.milan
+    /// CPUID 1 EAX, which secrets page and reports tell.
+    public var fms: UInt32 = ProcessorProduct.milan.fms
+    /// In the product's layout.
     public var currentTCB = TCBVersion(bootLoader: 4, tee: 0, snp: 24, microcode: 219)
+    /// What cannot be rolled back any more, and is reported, until SNP_COMMIT and SNP_CONFIG; nil is the current one.
+    public var committedTCB: TCBVersion?
+    /// Version of attestation reports: 2, 3 or 5.
+    public var reportVersion: UInt32 = 3
+    /// CURRENT_MIT_VECTOR: which mitigations the firmware has on; known to reports of version 5.
+    public var mitigationVector: UInt64 = 0
+    /// Nominal TSC frequency, in kHz.
+    public var tscKHz: UInt32 = 1_000_000
+    /// TSC_FACTOR: how far the mean frequency is below the nominal one, in 1/100000.
+    public var tscFactor: UInt32 = 0
     /// What a guest's CPUID page is compared with.
     public var cpuid: CPUIDProfile
 
     /// A Milan with firmware ABI 1.55, SMT on, one socket.
     public static func milan(cpuid: CPUIDProfile) -> PlatformProfile { PlatformProfile(cpuid: cpuid) }
+
+    /// A Genoa with firmware ABI 1.55, SMT on, one socket.
+    public static func genoa(cpuid: CPUIDProfile) -> PlatformProfile {
+        var profile = PlatformProfile(cpuid: cpuid)
+        profile.product = .genoa
+        profile.fms = ProcessorProduct.genoa.fms
+        profile.build = 40
+        profile.currentTCB = TCBVersion(bootLoader: 10, tee: 0, snp: 23, microcode: 84)
+        return profile
+    }
+
+    /// A Turin with firmware ABI 1.58 and reports of version 5, SMT on, one socket.
+    public static func turin(cpuid: CPUIDProfile) -> PlatformProfile {
+        var profile = PlatformProfile(cpuid: cpuid)
+        profile.product = .turin
+        profile.fms = ProcessorProduct.turin.fms
+        profile.apiMinor = 58
+        profile.build = 1
+        profile.currentTCB = TCBVersion(fmc: 1, bootLoader: 1, tee: 1, snp: 4, microcode: 82)
+        profile.reportVersion = 5
+        return profile
+    }
+
+    /// Whether reports can be made of it: a known version, TCB versions in the product's layout.
+    var isConsistent: Bool {
+        let committed = committedTCB ?? currentTCB
+        return AttestationReportBody.versions.contains(reportVersion)
+            && currentTCB.hasValidReservedBytes(in: product.tcbLayout)
+            && committed.hasValidReservedBytes(in: product.tcbLayout) && committed.isAtMost(currentTCB)
+    }
 
     init(cpuid: CPUIDProfile) { self.cpuid = cpuid }
 }

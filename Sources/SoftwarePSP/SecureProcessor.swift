@@ -2,8 +2,8 @@
 //
 // The firmware trusts nothing in a command buffer and nothing in memory. Every command checks in the order length of the
 // buffer, platform state, guest, guest state, parameters, page states; the first thing wrong is the status, and what is
-// refused changes nothing. One file per command in Commands/, those of SEV and SEV-ES in Commands/SEV/. SNP's
-// attestation and SEV's migration are not modelled: their commands answer UNSUPPORTED.
+// refused changes nothing. One file per command in Commands/, those of SEV and SEV-ES in Commands/SEV/. Migration is not
+// modelled: its commands answer UNSUPPORTED.
 
 import Crypto
 import MemoryController
@@ -26,6 +26,7 @@ public final class SecureProcessor: Sendable {
     public init(
         memory: SystemMemory, profile: PlatformProfile, entropy: Entropy = .system, storage: PlatformStorage? = nil
     ) {
+        precondition(profile.isConsistent, "a report version and TCB versions that fit the product")
         self.memory = memory
         self.profile = profile
         firmware = Mutex(Firmware(memory: memory, profile: profile, entropy: entropy, storage: storage))
@@ -79,9 +80,28 @@ public final class SecureProcessor: Sendable {
         }
     }
 
+    /// The public key that reports of now are signed with; nil when there is no such key. What a certificate of the
+    /// platform is issued for.
+    public func endorsementKey(_ kind: EndorsementKeyKind) -> P384PublicKey? {
+        firmware.withLock { firmware in
+            firmware.endorsementSecret(kind).map { EndorsementKey.signingKey(from: $0).publicKey }
+        }
+    }
+
     /// LD of a guest. Not part of the ABI: on hardware it is seen in reports only.
     package func launchDigest(of context: SPA) -> LaunchDigest? {
         firmware.withLock { $0.contexts[context]?.pageInfo.currentDigest }
+    }
+
+    /// The keys of a guest's messages, VMPCK0 to VMPCK3. Not part of the ABI: on hardware they are in the guest's secrets
+    /// page only, so a test that has no guest asks here.
+    package func messageKeys(of context: SPA) -> [[UInt8]]? {
+        firmware.withLock { $0.contexts[context]?.messageKeys }
+    }
+
+    /// Sets the message counter of one key, for tests of the last numbers.
+    package func prepareMessageCount(_ count: UInt64, key: Int, of context: SPA) {
+        firmware.withLock { $0.contexts[context]?.messageCounts[key] = count }
     }
 
     /// The next random bytes that the firmware draws, for known answers.
@@ -133,6 +153,8 @@ struct Firmware: @unchecked Sendable {
     var reportedTCB: TCBVersion
     var masksChipID = false
     var masksChipKey = false
+    /// SNP_VLEK_LOAD.
+    var vlek: LoadedVLEK?
 
     init(memory: SystemMemory, profile: PlatformProfile, entropy: Entropy, storage: PlatformStorage?) {
         self.memory = memory
@@ -141,8 +163,8 @@ struct Firmware: @unchecked Sendable {
         identityEntropy = EntropySource(entropy, purpose: "platform")
         self.storage = storage
         identity = storage?.identity
-        committedTCB = profile.currentTCB
-        reportedTCB = profile.currentTCB
+        committedTCB = profile.committedTCB ?? profile.currentTCB
+        reportedTCB = committedTCB
     }
 
     mutating func run(_ command: SEVCommand, _ buffer: inout [UInt8]) -> SEVStatus {
@@ -187,6 +209,7 @@ struct Firmware: @unchecked Sendable {
         case .snpLaunchStart: parsed(buffer, SNPLaunchStart.init(bytes:)) { $0.launchStart($1) }
         case .snpLaunchUpdate: parsed(buffer, SNPLaunchUpdate.init(bytes:)) { $0.launchUpdate($1) }
         case .snpLaunchFinish: parsed(buffer, SNPLaunchFinish.init(bytes:)) { $0.launchFinish($1) }
+        case .snpGuestRequest: parsed(buffer, SNPGuestRequest.init(bytes:)) { $0.guestRequest($1) }
         case .snpPageReclaim: parsed(buffer, SNPPageReclaim.init(bytes:)) { $0.reclaimPage($1) }
         case .snpConfig: parsed(buffer, SNPConfig.init(bytes:)) { $0.configure($1) }
         case .snpCommit: parsed(buffer, SNPCommit.init(bytes:)) { $0.commit($1) }

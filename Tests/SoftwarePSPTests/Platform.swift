@@ -13,13 +13,15 @@ struct Platform {
     let processor: SecureProcessor
 
     init(
-        initialized: Bool = true, seed: UInt8? = 1, _ change: (inout PlatformProfile) -> Void = { _ in }
+        initialized: Bool = true, seed: UInt8? = 1, storage: PlatformStorage? = nil,
+        _ change: (inout PlatformProfile) -> Void = { _ in }
     ) throws {
         memory = try SystemMemory(byteCount: 16 << 20)
         var profile = PlatformProfile.milan(cpuid: Self.cpuid)
         change(&profile)
         processor = SecureProcessor(
-            memory: memory, profile: profile, entropy: seed.map { Entropy.seed([$0]) } ?? .system)
+            memory: memory, profile: profile, entropy: seed.map { Entropy.seed([$0]) } ?? .system,
+            storage: storage)
         if initialized { precondition(submit(.snpInitializeEx, SNPInitEx().bytes) == .success) }
     }
 

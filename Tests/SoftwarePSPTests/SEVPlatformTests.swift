@@ -373,7 +373,7 @@ struct SEVPlatformTests {
 
     // MARK: VLEK
 
-    @Test("SNP_VLEK_LOAD: the checks before the authentication that nothing passes")
+    @Test("SNP_VLEK_LOAD: the checks before the authentication")
     func vlek() throws {
         let machine = try SEVMachine(snp: true)
         let scene = SEVStateTests.Scene(machine)

@@ -79,7 +79,7 @@ struct StateMachineTests {
         let commands: [SEVCommand] = [
             .snpGuestContextCreate, .snpLaunchStart, .snpActivate, .snpLaunchUpdate, .snpLaunchFinish, .snpGuestStatus,
             .snpDecommission, .snpPageReclaim, .snpConfig, .snpCommit, .snpDFFlush, .snpShutdown, .snpShutdownEx,
-            .dfFlush,
+            .dfFlush, .snpGuestRequest,
         ]
         for command in commands {
             #expect(platform.submit(command, [UInt8](repeating: 0, count: 64)) == .invalidPlatformState, "\(command)")
@@ -94,7 +94,7 @@ struct StateMachineTests {
             (.platformStatus, 12), (.snpPlatformStatus, 8), (.snpInitializeEx, 64), (.snpShutdownEx, 8),
             (.snpGuestContextCreate, 8), (.snpActivate, 12), (.snpDecommission, 8), (.snpGuestStatus, 16),
             (.snpLaunchStart, 0x30), (.snpLaunchUpdate, 0x20), (.snpLaunchFinish, 0x40), (.snpPageReclaim, 8),
-            (.snpConfig, 64), (.snpCommit, 4), (.snpVLEKLoad, 16),
+            (.snpConfig, 64), (.snpCommit, 4), (.snpVLEKLoad, 16), (.snpGuestRequest, 0x18),
         ]
         for (command, size) in sizes {
             #expect(platform.submit(command, [UInt8](repeating: 0, count: size - 1)) == .invalidLength, "\(command)")
@@ -102,7 +102,7 @@ struct StateMachineTests {
                 platform.submit(command, [UInt8](repeating: 0, count: size)) != .invalidLength || command == .snpCommit
                     || command == .snpShutdownEx || command == .snpVLEKLoad, "\(command)")
         }
-        for number in [0x0b, 0x40, 0x44, 0x50, 0x53, 0x94, 0x95, 0xb0, 0xc0, 0xc8] as [UInt32] {
+        for number in [0x0b, 0x40, 0x44, 0x50, 0x53, 0x95, 0xb0, 0xc0, 0xc8] as [UInt32] {
             #expect(platform.submit(SEVCommand(rawValue: number), []) == .unsupported)
         }
         for number in [0, 0x0e, 0x24, 0x37, 0x80, 0x87, 0x96, 0xa3, 0xc4, 0xce, 0xffff_ffff] as [UInt32] {

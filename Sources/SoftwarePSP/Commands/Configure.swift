@@ -8,7 +8,7 @@ extension Firmware {
     /// - Returns: INVALID_PARAM for reserved bits or a reported version above the committed one.
     mutating func configure(_ config: SNPConfig) -> SEVStatus {
         guard isSNPInitialized else { return .invalidPlatformState }
-        guard config.hasValidReservedBits, config.reportedTCB.hasValidReservedBytes,
+        guard config.hasValidReservedBits, config.reportedTCB.hasValidReservedBytes(in: profile.product.tcbLayout),
             config.reportedTCB.isAtMost(committedTCB)
         else { return .invalidParameter }
         reportedTCB = config.reportedTCB.rawValue == 0 ? committedTCB : config.reportedTCB

@@ -21,7 +21,10 @@ extension Firmware {
             context.desiredTSCKHz = buffer.desiredTSCKHz
             context.memoryKey = firmware.entropy.bytes(buffer.policy.requiresAES256 ? 64 : 32)
             context.messageKeys = (0..<4).map { _ in firmware.entropy.bytes(SecretsPage.keyByteCount) }
+            context.reportID = firmware.entropy.bytes(32)
+            context.migrationRootKey = firmware.entropy.bytes(32)
             context.launchTCB = firmware.profile.currentTCB
+            context.launchMitigationVector = firmware.profile.mitigationVector
             context.state = .launch
             return .success
         }

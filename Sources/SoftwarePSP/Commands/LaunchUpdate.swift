@@ -43,6 +43,7 @@ extension Firmware {
         case .secrets: contents = .bytes(secretsPage(of: context).bytes)
         case .cpuid:
             if let status = refuseCPUIDPage(at: buffer.address) { return status }
+        case .vmsa: if hasSecureTSC(buffer.address) { context.usesSecureTSC = true }
         default: break
         }
 
@@ -69,6 +70,11 @@ extension Firmware {
         return .success
     }
 
+    /// SEV_FEATURES bit 9 of a VMSA that is still plaintext.
+    private func hasSecureTSC(_ spa: SPA) -> Bool {
+        memory.firmwareRead(spa + 0x3b0, byteCount: 2).map { $0[1] & 2 != 0 } ?? false
+    }
+
     /// LD = SHA-384(PAGE_INFO).
     private func measure(_ spa: SPA, gpa: UInt64, _ type: PageType, _ context: GuestContext) {
         if type.measuresContents {
@@ -89,6 +95,7 @@ extension Firmware {
         var page = SecretsPage()
         page.fms = profile.fms
         page.gosvw = context.gosvw
+        page.tscFactor = profile.tscFactor
         for (index, key) in context.messageKeys.enumerated() { page.setVMPCK(index, key) }
         return page
     }

@@ -24,6 +24,7 @@ extension Firmware {
         var features: SNPPlatformStatus.Features = []
         if masksChipID { features.insert(.maskChipID) }
         if masksChipKey { features.insert(.maskChipKey) }
+        if vlek != nil { features.insert(.vlekLoaded) }
         if profile.raplDisabled { features.insert(.raplDisabled) }
         if profile.ciphertextHiding { features.formUnion([.ciphertextHidingCapable, .ciphertextHidingEnabled]) }
         // Bit 0 RMP initialised, bit 1 alias check complete.

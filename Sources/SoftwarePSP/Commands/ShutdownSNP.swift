@@ -4,7 +4,7 @@ import MemoryController
 import SEVABI
 
 extension Firmware {
-    /// SNP_SHUTDOWN_EX [SNP 8.9]: ends all guests; their context pages become firmware pages.
+    /// SNP_SHUTDOWN_EX [SNP 8.9]: ends all guests, whose context pages become firmware pages, and forgets the VLEK.
     ///
     /// - Returns: DFFLUSH_REQUIRED while an ASID that was given up has not been flushed.
     mutating func shutdownSNP(_ buffer: SNPShutdownEx = SNPShutdownEx()) -> SEVStatus {
@@ -17,6 +17,7 @@ extension Firmware {
         // SEV-ES guests keep theirs.
         asidOwners = asidOwners.filter { if case .sev = $0.value { true } else { false } }
         isSNPInitialized = false
+        vlek = nil
         return .success
     }
 

@@ -4,18 +4,22 @@ import MemoryController
 import SEVABI
 
 extension Firmware {
-    /// SNP_VLEK_LOAD [SNP 8.31]. No wrapped key is for this chip: AMD's are wrapped with keys of real chips, and this
-    /// platform's manufacturer makes none. So every blob fails its authentication, after all other checks.
+    /// SNP_VLEK_LOAD [SNP 8.31]: takes the place of an earlier VLEK. AMD's blobs are wrapped with keys of real chips and fail
+    /// their authentication; ``VLEKHashstick/wrapped(for:tcb:iv:)`` makes those of this platform.
     ///
     /// - Returns: INVALID_PLATFORM_STATE before SNP_INIT; INVALID_LENGTH; INVALID_PARAM for another version or reserved
-    ///   bytes; INVALID_ADDRESS for 432 bytes outside memory; BAD_MEASUREMENT.
+    ///   bytes; INVALID_ADDRESS for 432 bytes outside memory; BAD_MEASUREMENT for a blob that was not made for this chip;
+    ///   INVALID_PARAM for a TCB version with reserved bytes.
     mutating func loadVLEK(_ buffer: SNPVLEKLoad) -> SEVStatus {
         guard isSNPInitialized else { return .invalidPlatformState }
         guard buffer.length == UInt32(SNPVLEKLoad.byteCount) else { return .invalidLength }
         guard buffer.version == 0, buffer.hasValidReservedBits else { return .invalidParameter }
-        guard memory.firmwareRead(buffer.address, byteCount: SNPVLEKLoad.wrappedByteCount) != nil else {
+        guard let blob = memory.firmwareRead(buffer.address, byteCount: SNPVLEKLoad.wrappedByteCount) else {
             return .invalidAddress
         }
-        return .badMeasurement
+        guard let new = withIdentity({ LoadedVLEK(blob, for: $0) }) else { return .badMeasurement }
+        guard new.tcb.hasValidReservedBytes(in: profile.product.tcbLayout) else { return .invalidParameter }
+        vlek = new
+        return .success
     }
 }

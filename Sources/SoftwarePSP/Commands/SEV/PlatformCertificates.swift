@@ -77,8 +77,10 @@ extension Firmware {
     ///
     /// - Returns: INVALID_LENGTH, with the length filled in; INVALID_ADDRESS, INVALID_PAGE_STATE.
     mutating func identify(_ buffer: inout SEVOutputBuffer) -> SEVStatus {
-        let socketCount = profile.socketCount
-        let bytes = withIdentity { identity in (0..<socketCount).flatMap { identity.chipID(socket: $0) } }
+        let profile = profile
+        let bytes = withIdentity { identity in
+            (0..<profile.socketCount).flatMap { identity.chipID(socket: $0, of: profile.product) }
+        }
         guard Int(buffer.byteCount) >= bytes.count else {
             buffer.byteCount = UInt32(truncatingIfNeeded: bytes.count)
             return .invalidLength
