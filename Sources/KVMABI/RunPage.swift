@@ -358,6 +358,35 @@ extension RunPage {
         }
     }
 
+    /// `snp_req_certs`: the guest wants a report with certificates, which the VMM puts into the guest's memory.
+    public struct CertificateRequest: Equatable, Sendable {
+        /// Where the table goes; page aligned, shared memory.
+        public var gpa: UInt64
+        /// Room there, in pages of 4 KiB; with `ENOSPC` how many it takes.
+        public var pageCount: UInt64
+        /// The VMM's answer as a positive errno: 0 go on, `ENOSPC` too small, `EAGAIN` busy, `EIO` failed.
+        public var result: UInt64
+
+        public init(gpa: UInt64, pageCount: UInt64, result: UInt64 = 0) {
+            self.gpa = gpa
+            self.pageCount = pageCount
+            self.result = result
+        }
+    }
+
+    /// The `snp_req_certs` member.
+    public var certificateRequest: CertificateRequest {
+        get {
+            CertificateRequest(
+                gpa: mapping.load(at: 32), pageCount: mapping.load(at: 40), result: mapping.load(at: 48))
+        }
+        nonmutating set {
+            mapping.store(newValue.gpa, at: 32)
+            mapping.store(newValue.pageCount, at: 40)
+            mapping.store(newValue.result, at: 48)
+        }
+    }
+
     /// `debug`: a breakpoint or single step that the VMM asked for.
     public struct DebugExit: Equatable, Sendable {
         /// The vector: 1 #DB, 3 #BP.

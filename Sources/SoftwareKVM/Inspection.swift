@@ -3,6 +3,7 @@
 //
 //     see     guestProtection(of:)              technology, ASID, firmware handle or context, features, VMSA pages
 //             launchDigest(of:)                 the firmware's running digest of an SNP guest
+//             messageKeys(of:)                  the keys of an SNP guest's messages: for tests, nobody sees them on hardware
 //             vmsaAddress(of:), ghcbAddress(of:)   where a vCPU's encrypted registers and its GHCB are
 //             systemAddress(ofUserAddress:)     the physical page behind memory of the VMM (SEV, SEV-ES)
 //             systemAddress(ofPage:in:)         the physical page behind a guest_memfd (SNP)
@@ -60,6 +61,13 @@ extension SoftwareKVM {
     public func launchDigest(of vm: KernelHandle) -> LaunchDigest? {
         guard case .vm(let vm)? = handles[vm], let context = vm.snp?.context else { return nil }
         return secureProcessor.processor.launchDigest(of: context)
+    }
+
+    /// VMPCK0 to VMPCK3 of an SNP guest; nil before LAUNCH_START. No host sees them on hardware: for tests that stand in for
+    /// the guest.
+    package func messageKeys(of vm: KernelHandle) -> [[UInt8]]? {
+        guard case .vm(let vm)? = handles[vm], let context = vm.snp?.context else { return nil }
+        return secureProcessor.processor.messageKeys(of: context)
     }
 
     /// Where the VMSA pages of a VM lie, in vCPU creation order; none before they are sealed.

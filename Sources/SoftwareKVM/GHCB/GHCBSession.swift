@@ -19,6 +19,8 @@ package struct GHCBSession: Equatable, Sendable {
     package var exitInfo1: UInt64 = 0
     package var exitInfo2: UInt64 = 0
     package var scratch: UInt64 = 0
+    /// RAX and RBX were valid: where certificates go, and how many pages that is.
+    package var hasCertificateBuffer = false
 
     /// Registers without a valid bit read as zero.
     package init(gpa: UInt64, ghcb: GHCB) {
@@ -33,6 +35,7 @@ package struct GHCBSession: Equatable, Sendable {
         exitInfo1 = ghcb[.exitInfo1] ?? 0
         exitInfo2 = ghcb[.exitInfo2] ?? 0
         scratch = ghcb[.scratch] ?? 0
+        hasCertificateBuffer = ghcb.isValid(.rax) && ghcb.isValid(.rbx)
     }
 
     /// What is wrong with the input, nil if nothing [GHCB 4.1; KVM sev_es_validate_vmgexit].
@@ -64,8 +67,8 @@ package struct GHCBSession: Equatable, Sendable {
         case .mmioRead, .mmioWrite, .pageStateChange: return needs(.scratch)
         case .apCreation: return info1 & 0xffff_ffff != 2 ? needs(.rax) : nil
         case .guestRequest, .extendedGuestRequest:
-            if (info1 | info2) & 4095 != 0 || info1 == info2 { return .invalidInput }
-            return code == GHCBEvent.extendedGuestRequest.rawValue ? needs(.rax, .rbx) : nil
+            // KVM has one reason for everything that these events lack. RAX and RBX matter for some messages only.
+            return (info1 | info2) & 4095 != 0 || info1 == info2 ? .missingInput : nil
         case .readDR7, .rdtsc, .invd, .rdtscp, .wbinvd, .nmiComplete, .apResetHold, .apJumpTable, .hypervisorFeatures,
             .termination, .unsupported:
             return nil

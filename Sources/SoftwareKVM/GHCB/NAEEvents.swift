@@ -44,8 +44,8 @@ extension VirtualCPU {
         case .pageStateChange: return beginPageStateChange(session)
         // No other vCPU to create: every APIC id is unknown.
         case .apCreation: return refuse(session, .invalidInput)
-        // This machine's kernel has no guest messages: KVM's generic error, firmware not called.
-        case .guestRequest, .extendedGuestRequest: answer(session, info1: 0, info2: 0xffff_ffff << 32)
+        case .guestRequest: return handleGuestRequest(session)
+        case .extendedGuestRequest: return handleExtendedGuestRequest(session)
         case .unsupported: return .fail(.EINVAL)
         // DR7, INVD, WBINVD, MONITOR, MWAIT: nothing to do.
         default: break

@@ -71,6 +71,7 @@ extension SoftwareKVM {
         switch attribute.attribute {
         case KVMDeviceAttribute.sevVMSAFeatures: value = Self.supportedVMSAFeatures
         case KVMDeviceAttribute.snpPolicyBits: value = Self.supportedPolicyBits
+        case KVMDeviceAttribute.snpCertificateRequests: value = 1
         default: throw .ENXIO
         }
         if reads { try user.write(value.kernelBytes, to: attribute.address) }

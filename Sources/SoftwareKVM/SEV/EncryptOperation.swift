@@ -31,6 +31,7 @@ extension VirtualMachine {
                 case .snpLaunchStart: try launchStart(command)
                 case .snpLaunchUpdate: try launchUpdate(command)
                 case .snpLaunchFinish: try launchFinish(command)
+                case .snpEnableCertificateRequests: try enableCertificateRequests()
                 case .launchStart: try sevLaunchStart(command)
                 case .launchUpdateData: try sevLaunchUpdateData(command)
                 case .launchUpdateVMSA: try sevLaunchUpdateVMSA()
@@ -65,7 +66,7 @@ extension VirtualMachine {
     private static func isKnown(_ id: UInt32) -> Bool {
         switch id {
         case 10, 14, 19: false
-        case 0...22, 100...102: true
+        case 0...22, 100...103: true
         default: false
         }
     }

@@ -3,6 +3,7 @@
 import KVMABI
 import MemoryController
 import SEVABI
+import Synchronization
 
 /// Guarded by the VM's lock, except for the constants of INIT2.
 final class SNPGuest {
@@ -20,6 +21,10 @@ final class SNPGuest {
     var isFinished = false
     /// VMSA pages, in vCPU creation order.
     var vmsaPages: [SPA] = []
+    /// KVM_SEV_SNP_ENABLE_REQ_CERTS: the VMM puts certificates beside reports.
+    var requestsCertificates = false
+    /// `guest_req_mutex`: one message at a time.
+    let messageLock = Mutex(())
     /// KVM_MEMORY_ENCRYPT_REG_REGION.
     var registeredRegions: [(address: UInt64, byteCount: UInt64)] = []
 

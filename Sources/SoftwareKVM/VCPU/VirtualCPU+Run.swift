@@ -17,6 +17,7 @@ package enum Completion: Equatable, Sendable {
     case ghcbString(StringTransfer)
     case ghcbMMIO(MMIOTransfer)
     case ghcbHypercall(GHCBSession)
+    case certificates(GHCBSession)
 }
 
 /// What to do after an exit was handled.
@@ -105,6 +106,7 @@ extension VirtualCPU {
             var session = session
             session.rax = runPage.hypercallResult
             return finish(session)
+        case .certificates(let session): return completeCertificates(session)
         }
     }
 
