@@ -149,7 +149,7 @@ let package = Package(
             dependencies: [
                 "GuestImage", "SEVABI", "X86Core", "X86Defs", "SoftwareKVM", "SNPVMM", "KVMABI", "TestSupport",
                 "GuestOwner",
-                "Crypto",
+                "Attestation", "Crypto",
             ],
             path: "Tests/Fuzz", exclude: ["Failures"]),
         .executableTarget(
