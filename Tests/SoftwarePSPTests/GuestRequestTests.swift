@@ -151,3 +151,73 @@ struct GuestRequestTests {
         #expect(try guest.report().status == 0, "the other keys go on")
     }
 }
+
+/// A guest that sends whatever it likes, properly sealed or not, and a host that mixes in pages of its own.
+@Suite("SNP_GUEST_REQUEST with any messages")
+struct GuestRequestFuzzTests {
+    @Test(
+        "a status or a sealed answer, never both, and the counters say which", arguments: 1...6 as ClosedRange<UInt64>)
+    func random(_ seed: UInt64) throws {
+        var generator = MailboxFuzzTests.Generator(state: seed)
+        let guest = try MessagingGuest { profile in
+            profile.mitigationVector = seed
+            profile.reportVersion = seed % 2 == 0 ? 5 : 2
+        }
+        let untouched = [UInt8](repeating: 0xee, count: 4096)
+        var answered = 0
+        var statuses: Set<SEVStatus> = []
+        for _ in 0..<400 {
+            // Mostly what exists.
+            let known: [(UInt8, UInt8, Int)] = [(3, 1, 0x20), (3, 2, 0x28), (5, 1, 96), (17, 1, 128)]
+            var (type, version, length) = known[Int.random(in: 0..<4, using: &generator)]
+            switch Int.random(in: 0..<12, using: &generator) {
+            case 0: type = UInt8.random(in: 0...255, using: &generator)
+            case 1: version = UInt8.random(in: 0...3, using: &generator)
+            case 2: length = Int.random(in: 0...4000, using: &generator)
+            default: break
+            }
+            // Mostly zeroes, or no request would get past its reserved bytes.
+            let density = Int.random(in: 1...40, using: &generator)
+            let payload = (0..<length).map { _ in
+                Int.random(in: 0..<density, using: &generator) == 0 ? UInt8.random(in: 0...7, using: &generator) : 0
+            }
+            let key = Int.random(in: 0..<4, using: &generator)
+            var page = guest.page(type: type, version: version, payload, key: key) { header in
+                if Int.random(in: 0..<8, using: &generator) == 0 {
+                    header[Int.random(in: 0x20..<0x60, using: &generator)] = UInt8.random(in: 0...4, using: &generator)
+                }
+            }
+            if Int.random(in: 0..<8, using: &generator) == 0 {
+                page[Int.random(in: 0..<4096, using: &generator)] ^= 1
+            }
+            // The page as firmware pages are: only the firmware changes it.
+            let response = guest.platform.firmwarePage()
+            defer {
+                _ = guest.platform.submit(.snpPageReclaim, SNPPageReclaim(address: response).bytes)
+                _ = guest.platform.memory.rmpUpdate(response, .shared)
+                _ = guest.platform.memory.freePages(response, 1)
+            }
+            _ = guest.platform.memory.firmwareWrite(response, untouched)
+            try guest.platform.memory.hostWrite(guest.request, page)
+            let before = guest.platform.processor.stateDescription()
+            let status = guest.platform.submit(
+                .snpGuestRequest,
+                SNPGuestRequest(context: guest.context, request: guest.request, response: response).bytes)
+            statuses.insert(status)
+            let written = try guest.platform.memory.hostRead(response, byteCount: 4096)
+            if status == .success {
+                answered += 1
+                guest.counts[key] += 2
+                #expect(written != untouched && guest.platform.processor.stateDescription() != before)
+                let header = try #require(GuestMessageHeader(bytes: written))
+                #expect(header.sequenceNumber == guest.counts[key] && header.type.rawValue == type &+ 1)
+                let answer = try #require(GuestMessageCipher.open(written, header, key: guest.keys[key]))
+                #expect([0, 0x16, 0x27].contains(answer[0]))
+            } else {
+                #expect(written == untouched && guest.platform.processor.stateDescription() == before)
+            }
+        }
+        #expect(answered > 20 && statuses.isSuperset(of: [.success, .invalidParameter]))
+        #expect(try guest.report(vmpl: 3, key: 3).status == 0, "the guest goes on")
+    }
+}
