@@ -3,6 +3,15 @@
 import SEVABI
 
 extension ReportPolicy {
+    /// Every member that a policy file can have.
+    public static let memberNames = [
+        "$schema", "comment", "measurement", "reportData", "hostData", "idKeyDigest", "authorKeyDigest", "chipID",
+        "familyID", "imageID", "minimumGuestSVN", "maximumVMPL", "allowDebug", "allowMigrationAgent", "allowSMT",
+        "allowCXL", "allowProvisionalFirmware", "allowMaskedChipID", "requiredGuestPolicy", "exactGuestPolicy",
+        "minimumPolicyABI", "minimumFirmware", "requiredPlatformInfo", "forbiddenPlatformInfo", "minimumTCB",
+        "minimumLaunchTCB", "signingKeys",
+    ]
+
     /// Reads a policy. Members that are absent keep the strict defaults; null says "not compared" where that is possible.
     ///
     /// See <doc:PolicyFile>.
@@ -20,7 +29,13 @@ extension ReportPolicy {
             throw PolicyMember.refusal("the file", expected: "an object", found: "another value")
         }
         self.init()
-        for member in members { try set(PolicyMember(name: member.name, value: member.value)) }
+        for member in members {
+            guard Self.memberNames.contains(member.name) else {
+                throw PolicyMember.refusal(
+                    member.name, expected: "a member that policies have", found: "an unknown one")
+            }
+            try set(PolicyMember(name: member.name, value: member.value))
+        }
     }
 
     private mutating func set(_ member: PolicyMember) throws(AttestationError) {
@@ -51,9 +66,7 @@ extension ReportPolicy {
         case "minimumTCB": minimumTCB = try member.versions()
         case "minimumLaunchTCB": minimumLaunchTCB = try member.versions()
         case "signingKeys": signingKeys = try member.signingKeys()
-        default:
-            throw PolicyMember.refusal(
-                member.name, expected: "a member that policies have", found: "an unknown one")
+        default: preconditionFailure("a member of the list that is not read: \(member.name)")
         }
     }
 }

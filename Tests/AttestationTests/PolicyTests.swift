@@ -2,6 +2,7 @@
 
 import Attestation
 import SEVABI
+import TestSupport
 import Testing
 
 extension ReportPolicy {
@@ -206,5 +207,43 @@ extension ReportPolicy {
         #expect(fields["CURRENT_VERSION"] == "1.55.29" && fields["LAUNCH_MIT_VECTOR"] == "0x0")
         let old = try AttestationReport(bytes: TestReport(TestChain(), version: 2).signed).fields.map(\.name)
         #expect(!old.contains("CPUID_FAM_ID") && !old.contains("LAUNCH_MIT_VECTOR"))
+    }
+
+    /// The schema and the reader have the same members, and take the schema's examples.
+    @Test func schemaDescribesTheReader() throws {
+        let folder = PackageFolder.path + "/Sources/Attestation/Attestation.docc/"
+        let file = try #require(readFile(folder + "Resources/policy.schema.json"))
+        guard case .object(let members)? = try JSONInput(text: file)["properties"] else {
+            Issue.record("the schema has no properties")
+            return
+        }
+        #expect(members.map(\.name).sorted() == ReportPolicy.memberNames.sorted())
+        let manual = String(decoding: try #require(readFile(folder + "PolicyFile.md")), as: UTF8.self)
+        for member in members {
+            #expect(manual.contains("`\(member.name)`"), "PolicyFile.md does not have \(member.name)")
+            guard case .array(let examples)? = member.value["examples"], !examples.isEmpty else {
+                Issue.record("no example of \(member.name)")
+                continue
+            }
+            for example in examples {
+                let text = "{\"\(member.name)\": \(Self.text(example))}"
+                #expect(throws: Never.self, "\(text)") { try ReportPolicy(json: Array(text.utf8)) }
+            }
+            #expect(throws: AttestationError.self) {
+                try ReportPolicy(json: Array("{\"\(member.name)\": [[]]}".utf8))
+            }
+        }
+    }
+
+    private static func text(_ value: JSONInput) -> String {
+        switch value {
+        case .null: "null"
+        case .bool(let flag): "\(flag)"
+        case .number(let number): "\(number)"
+        case .string(let text): "\"\(text)\""
+        case .array(let values): "[" + values.map(text).joined(separator: ",") + "]"
+        case .object(let members):
+            "{" + members.map { "\"\($0.name)\":\(text($0.value))" }.joined(separator: ",") + "}"
+        }
     }
 }
