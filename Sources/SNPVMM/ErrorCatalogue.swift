@@ -92,6 +92,10 @@ public enum ErrorCatalogue {
             "the kernel cannot pass page-state changes to user space (KVM_CAP_EXIT_HYPERCALL)",
             "use a kernel of 6.11 or newer"),
         row(
+            "KVM_SEV_SNP_ENABLE_REQ_CERTS", .EINVAL, nil, .hostCannot,
+            "a host kernel before 7.0, which cannot ask the VMM for certificates",
+            "update the host kernel, or launch without certificates: the owner brings them"),
+        row(
             "KVM_SEV_INIT2", .EINVAL, nil, .hostCannot,
             "SEV_FEATURES bits that this kernel does not offer, or a vCPU that exists already",
             "leave --guest-features at its default, or use a newer kernel"),

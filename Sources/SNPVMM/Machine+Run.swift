@@ -173,6 +173,9 @@ extension Machine {
         case .hypercall:
             page.hypercallResult = hypercall(page.hypercall)
             return nil
+        case .snpRequestCertificates:
+            page.certificateRequest = certificates(for: page.certificateRequest)
+            return nil
         case .halt, .interrupted, .irqWindowOpen: return nil
         case .systemEvent: return systemEvent(page.systemEvent)
         case .shutdown:
@@ -202,6 +205,24 @@ extension Machine {
                     "KVM_RUN", processor, finding: "\(reason)\(detail)",
                     cause: "an exit that this machine does not ask for", next: "report it with --launch-log"))
         }
+    }
+
+    /// Puts the certificate table into the guest's buffer, or says why not [KVM KVM_EXIT_SNP_REQ_CERTS].
+    private func certificates(for request: RunPage.CertificateRequest) -> RunPage.CertificateRequest {
+        var answer = request
+        guard let table = certificateTable?() else {
+            answer.result = UInt64(Errno.EAGAIN.rawValue)
+            return answer
+        }
+        let pageCount = UInt64((table.count + KVM.pageByteCount - 1) / KVM.pageByteCount)
+        if pageCount > request.pageCount {
+            answer.pageCount = pageCount
+            answer.result = UInt64(Errno.ENOSPC.rawValue)
+        } else {
+            // A buffer that is no memory is the guest's mistake, and not the end of the machine.
+            answer.result = memory.writeShared(table[...], at: request.gpa) ? 0 : UInt64(Errno.EIO.rawValue)
+        }
+        return answer
     }
 
     private func guestError(

@@ -26,16 +26,21 @@ public struct MachineConfiguration: Sendable {
     public var cpuid: [CPUIDLeaf]
     /// HOST_DATA and ID block, for an SNP guest.
     public var identity: LaunchIdentity
+    /// Gives the certificate table that an SNP guest finds beside its report [GHCB 4.1.8.1]; nil: not now, the guest asks
+    /// again. Called for each such report on the vCPU's thread, so it can follow a change of the platform's TCB. Without
+    /// it the guest finds an empty table. Needs Linux 7.0.
+    public var certificateTable: (@Sendable () -> [UInt8]?)?
 
     public init(
         technology: GuestTechnology?, memoryByteCount: UInt64, plan: LaunchPlan, cpuid: [CPUIDLeaf],
-        identity: LaunchIdentity = LaunchIdentity()
+        identity: LaunchIdentity = LaunchIdentity(), certificateTable: (@Sendable () -> [UInt8]?)? = nil
     ) {
         self.technology = technology
         self.memoryByteCount = memoryByteCount
         self.plan = plan
         self.cpuid = cpuid
         self.identity = identity
+        self.certificateTable = certificateTable
     }
 }
 
@@ -65,7 +70,8 @@ public final class Machine: Sendable {
     /// What LAUNCH_MEASURE answered, for a SEV or SEV-ES guest.
     public let measurement: SEVMeasurement?
     let runState = Mutex(RunState())
-    /// Nil for a plain VM. Kept open: the kernel remembers the descriptor.
+    let certificateTable: (@Sendable () -> [UInt8]?)?
+    /// Nil for a plain VM. Kept open: the kernel remembers the descriptor, and guest requests need it.
     private let sevChannel: SEVChannel?
 
     /// Creates the VM, gives it memory and vCPUs, and launches the plan.
@@ -101,6 +107,10 @@ public final class Machine: Sendable {
             initialized = try steps.record(.initialize, "KVM_SEV_INIT2", detail: technology.displayName) {
                 () throws(VMMError) in
                 try InitializedVM(opened, technology, guestFeatures: plan.guestFeatures)
+            }
+            // Before the first vCPU.
+            if technology == .snp, configuration.certificateTable != nil {
+                try opened.run("let guests ask for certificates", .snpEnableCertificateRequests)
             }
         }
         try request("create the VM", "KVM_CREATE_IRQCHIP") { () throws(Errno) in
@@ -150,6 +160,7 @@ public final class Machine: Sendable {
         self.memory = memory
         self.processors = processors
         sevChannel = channel
+        certificateTable = configuration.certificateTable
         launchPhases = steps.phases
         launchedMap = map
 

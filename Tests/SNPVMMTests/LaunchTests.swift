@@ -32,7 +32,8 @@ func samplePlan(normalByteCount: Int = 3 * 4096, features: UInt64 = 1) -> Launch
 /// Launches on a scripted kernel.
 func launch(
     _ kernel: any HostKernel, plan: LaunchPlan = samplePlan(), confidential: Bool = true, memory: UInt64 = 16 << 20,
-    identity: LaunchIdentity = LaunchIdentity(), console: @escaping @Sendable (UInt8) -> Void = { _ in },
+    identity: LaunchIdentity = LaunchIdentity(), certificates: (@Sendable () -> [UInt8]?)? = nil,
+    console: @escaping @Sendable (UInt8) -> Void = { _ in },
     observe: @escaping (LaunchEvent) -> Void = { _ in }
 ) throws(VMMError) -> Machine {
     let host = try Host(kernel)
@@ -40,8 +41,9 @@ func launch(
     return try Machine(
         host: host,
         configuration: MachineConfiguration(
-            technology: confidential ? .snp : nil, memoryByteCount: memory, plan: plan, cpuid: cpuid, identity: identity
-        ),
+            technology: confidential ? .snp : nil, memoryByteCount: memory, plan: plan, cpuid: cpuid,
+            identity: identity,
+            certificateTable: certificates),
         console: console, observe: observe)
 }
 

@@ -25,10 +25,13 @@ private struct Rig {
         var text: String { String(decoding: bytes.withLock { $0 }, as: UTF8.self) }
     }
 
-    init(_ exits: [ScriptedKernel.Exit], confidential: Bool = true) throws {
+    init(
+        _ exits: [ScriptedKernel.Exit], confidential: Bool = true, certificates: (@Sendable () -> [UInt8]?)? = nil
+    ) throws {
         var plan = samplePlan()
         if !confidential { plan.regions = [plan.regions[0]] }
-        machine = try launch(kernel, plan: plan, confidential: confidential) { [console] byte in
+        machine = try launch(kernel, plan: plan, confidential: confidential, certificates: certificates) {
+            [console] byte in
             console.bytes.withLock { $0.append(byte) }
         }
         kernel.state.withLock { $0.exits = exits }
@@ -384,6 +387,63 @@ private func isStopped(_ outcome: RunOutcome) -> Bool { if case .stopped = outco
             machine.stop()
         }
         #expect(isStopped(machine.run()))
+    }
+
+    // MARK: Certificates
+
+    @Test func certificatesGoIntoTheGuestsBuffer() throws {
+        let answers = Kept<[RunPage.CertificateRequest]>([])
+        func ask(_ gpa: UInt64, _ pages: UInt64) -> [ScriptedKernel.Exit] {
+            [
+                .init { (page) throws(Errno) in
+                    page.exitReason = .snpRequestCertificates
+                    page.certificateRequest = .init(gpa: gpa, pageCount: pages)
+                },
+                .init { (page) throws(Errno) in
+                    let answer = page.certificateRequest
+                    answers.update { $0.append(answer) }
+                    throw .EAGAIN
+                },
+            ]
+        }
+        let table = (0..<5000).map { UInt8(truncatingIfNeeded: $0 &* 7) }
+        let isReady = Kept(true)
+        let rig = try Rig(
+            ask(0x6000, 2) + ask(0x6000, 1) + ask(0x6000, 0) + ask(0xffff_0000_0000, 2) + ask(.max - 4095, 2),
+            certificates: { isReady.value ? table : nil })
+        let address = try #require(rig.kernel.state.withLock { $0.sharedAddresses.last })
+        #expect(isPowerOff(rig.machine.run()))
+        #expect(
+            answers.value == [
+                .init(gpa: 0x6000, pageCount: 2), .init(gpa: 0x6000, pageCount: 2, result: 28),
+                .init(gpa: 0x6000, pageCount: 2, result: 28), .init(gpa: 0xffff_0000_0000, pageCount: 2, result: 5),
+                .init(gpa: .max - 4095, pageCount: 2, result: 5),
+            ])
+        #expect(peekBytes(address + 0x6000, 5000) == table)
+        #expect(peekBytes(address + 0x6000 + 5000, 8) == [UInt8](repeating: 0, count: 8))
+        // Not now.
+        isReady.update { $0 = false }
+        answers.update { $0 = [] }
+        rig.kernel.state.withLock { $0.exits = ask(0x6000, 2) }
+        #expect(isPowerOff(rig.machine.run()))
+        #expect(answers.value == [.init(gpa: 0x6000, pageCount: 2, result: 11)])
+        // Asked for once, before the first vCPU.
+        let log = rig.kernel.log
+        let position = try #require(log.firstIndex(of: "KVM_SEV_SNP_ENABLE_REQ_CERTS"))
+        #expect(try position < #require(log.firstIndex { $0.hasPrefix("KVM_CREATE_VCPU") }))
+        #expect(!(try Rig([])).kernel.log.contains("KVM_SEV_SNP_ENABLE_REQ_CERTS"))
+    }
+
+    @Test func aKernelWithoutCertificateExitsRefusesTheLaunch() throws {
+        let kernel = ScriptedKernel()
+        kernel.refuse("KVM_SEV_SNP_ENABLE_REQ_CERTS", .EINVAL)
+        do throws(VMMError) {
+            _ = try launch(kernel, certificates: { [] })
+            Issue.record("launched")
+        } catch {
+            #expect(
+                error.description.contains("KVM_SEV_SNP_ENABLE_REQ_CERTS") && error.description.contains("before 7.0"))
+        }
     }
 
     @Test func systemEventsForPowerAreEnds() throws {
