@@ -146,6 +146,20 @@ public enum SHA384 {
     public static func hash(_ bytes: [UInt8]) -> [48 of UInt8] { hash(bytes.span) }
 }
 
+/// SHA-512 of one message. Any thread may call it.
+public enum SHA512 {
+    private static let algorithm = FetchedDigest(name: "SHA2-512", byteCount: 64)
+
+    public static func hash(_ bytes: Span<UInt8>) -> [64 of UInt8] {
+        var result = [64 of UInt8](repeating: 0)
+        var span = result.mutableSpan
+        algorithm.hash(bytes, into: &span)
+        return result
+    }
+
+    public static func hash(_ bytes: [UInt8]) -> [64 of UInt8] { hash(bytes.span) }
+}
+
 /// An algorithm fetched once for the whole process and never freed.
 @safe
 private struct FetchedDigest: @unchecked Sendable {
@@ -153,12 +167,14 @@ private struct FetchedDigest: @unchecked Sendable {
     private let digest: OpaquePointer
     private let byteCount: Int
 
-    init(_ algorithm: HashAlgorithm) {
-        guard let digest = unsafe EVP_MD_fetch(nil, algorithm.name, nil) else {
-            preconditionFailure("libcrypto has no \(algorithm.name): \(libcryptoError())")
+    init(_ algorithm: HashAlgorithm) { self.init(name: algorithm.name, byteCount: algorithm.byteCount) }
+
+    init(name: String, byteCount: Int) {
+        guard let digest = unsafe EVP_MD_fetch(nil, name, nil) else {
+            preconditionFailure("libcrypto has no \(name): \(libcryptoError())")
         }
         unsafe self.digest = digest
-        byteCount = algorithm.byteCount
+        self.byteCount = byteCount
     }
 
     func hash(_ bytes: Span<UInt8>, into result: inout MutableSpan<UInt8>) {

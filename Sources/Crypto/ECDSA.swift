@@ -48,6 +48,16 @@ public final class P384PublicKey: @unchecked Sendable {
             y: information[(prefix.count + 48)...].reversed())
     }
 
+    /// From an uncompressed point: 0x04, X, Y, big-endian, 97 bytes [SEC 1 2.3.4].
+    /// Returns nil for any other form, and when the numbers are not a point of the curve.
+    public convenience init?(uncompressedPoint point: [UInt8]) {
+        guard point.count == 97, point[0] == 0x04 else { return nil }
+        self.init(littleEndianX: point[1..<49].reversed(), y: point[49...].reversed())
+    }
+
+    /// 0x04, X, Y, big-endian: 97 bytes [SEC 1 2.3.3].
+    public var uncompressedPoint: [UInt8] { [0x04] + littleEndianX.reversed() + littleEndianY.reversed() }
+
     deinit { unsafe EVP_PKEY_free(key) }
 
     /// True when (r, s) signs the hash of `message` under this key. Any malformed number is simply not a signature.

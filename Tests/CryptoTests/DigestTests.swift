@@ -16,6 +16,10 @@ struct DigestTests {
         #expect(hexString(SHA256.hash(Self.abc)) == Self.abc256)
         #expect(hexString(SHA384.hash(Self.abc)) == Self.abc384)
         #expect(hexString(SHA384.hash([])) == Self.empty384)
+        #expect(
+            hexString(SHA512.hash(Self.abc))
+                == "ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a"
+                + "2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f")
     }
 
     @Test("a hasher is used again and again, in pieces, and after an abandoned message")
