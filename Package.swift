@@ -61,7 +61,7 @@ let package = Package(
         // The hypervisor and what it launches.
         module("GuestImage", ["SEVABI", "X86Defs", "Crypto"]),
         module("LaunchMeasurement", ["SEVABI", "X86Defs", "GuestImage", "Crypto"]),
-        module("VMMDevices"),
+        module("VMMDevices", ["ABILayout"]),
         module("SNPVMM", ["KVMABI", "SEVABI", "X86Defs", "GuestImage", "VMMDevices"]),
         // One page about one run: the diagram, the launch, the memory, the exits.
         module("RunReport"),
@@ -103,6 +103,9 @@ let package = Package(
 
         // Tests.
         .target(name: "TestSupport", dependencies: ["KVMABI", "SEVABI", "X86Defs"], path: "Tests/TestSupport"),
+        // The driver's side of virtio: memory, rings and registers.
+        .target(
+            name: "VirtioTestSupport", dependencies: ["ABILayout", "VMMDevices"], path: "Tests/VirtioTestSupport"),
         tests("KVMABITests", ["KVMABI", "CKVM", "ABILayout"]),
         tests("LinuxKVMTests", ["KVMABI", "LinuxKVM"]),
         tests(
@@ -115,7 +118,7 @@ let package = Package(
         tests("X86CoreTests", ["X86Core", "X86Defs", "CX86State"]),
         tests("GuestImageTests", ["GuestImage", "SEVABI", "X86Defs"]),
         tests("LaunchMeasurementTests", ["LaunchMeasurement", "GuestImage", "SEVABI", "X86Defs", "Crypto"]),
-        tests("VMMDevicesTests", ["VMMDevices"]),
+        tests("VMMDevicesTests", ["ABILayout", "VMMDevices", "VirtioTestSupport"]),
         tests("AttestationTests", ["Attestation", "SEVABI", "Crypto"]),
         tests("GuestOwnerTests", ["GuestOwner", "SEVABI", "X86Defs", "Crypto", "GuestImage", "LaunchMeasurement"]),
         tests("RunReportTests", ["RunReport"]),
