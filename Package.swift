@@ -114,7 +114,7 @@ let package = Package(
         tests("SEVABITests", ["SEVABI", "X86Defs"]),
         tests("CryptoTests", ["Crypto"]),
         tests("MemoryControllerTests", ["MemoryController", "SEVABI", "Crypto"]),
-        tests("SoftwarePSPTests", ["SoftwarePSP", "MemoryController", "SEVABI", "Crypto"]),
+        tests("SoftwarePSPTests", ["SoftwarePSP", "MemoryController", "SEVABI", "Crypto", "Attestation"]),
         tests("X86CoreTests", ["X86Core", "X86Defs", "CX86State"]),
         tests("GuestImageTests", ["GuestImage", "SEVABI", "X86Defs"]),
         tests("LaunchMeasurementTests", ["LaunchMeasurement", "GuestImage", "SEVABI", "X86Defs", "Crypto"]),

@@ -60,6 +60,11 @@ public final class P384PublicKey: @unchecked Sendable {
 
     deinit { unsafe EVP_PKEY_free(key) }
 
+    /// The key as a certificate has it, in DER.
+    public var subjectPublicKeyInfo: [UInt8] {
+        Self.subjectPublicKeyInfoPrefix + littleEndianX.reversed() + littleEndianY.reversed()
+    }
+
     /// True when (r, s) signs the hash of `message` under this key. Any malformed number is simply not a signature.
     /// - Parameters r, s: little-endian, any length.
     public func isValidSignature(

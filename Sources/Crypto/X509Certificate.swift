@@ -270,25 +270,3 @@ public final class X509Certificate: @unchecked Sendable {
     else { return false }
     return der == PSS384.withTrailer || der == PSS384.withoutTrailer
 }
-
-/// RSASSA-PSS-params [RFC 4055 3.1].
-private enum PSS384 {
-    /// SEQUENCE { id-sha384, NULL }
-    static let sha384: [UInt8] = [
-        0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x02, 0x05, 0,
-    ]
-    /// id-mgf1
-    static let mgf1: [UInt8] = [0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x08]
-    /// id-RSASSA-PSS
-    static let identifier: [UInt8] = [0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0a]
-
-    static let parameters =
-        tagged(0xa0, sha384) + tagged(0xa1, tagged(0x30, mgf1 + sha384)) + tagged(0xa2, [0x02, 0x01, 48])
-    static let withTrailer = tagged(0x30, identifier + tagged(0x30, parameters + tagged(0xa3, [0x02, 0x01, 1])))
-    static let withoutTrailer = tagged(0x30, identifier + tagged(0x30, parameters))
-
-    /// Safe: every part here is shorter than 128 bytes.
-    private static func tagged(_ tag: UInt8, _ contents: [UInt8]) -> [UInt8] {
-        [tag, UInt8(contents.count)] + contents
-    }
-}

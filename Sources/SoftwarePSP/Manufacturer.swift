@@ -2,42 +2,67 @@
 
 import Crypto
 import SEVABI
+import Synchronization
 
-/// Signs the certificates of chips with a root that is visibly ours: the KEY_IDs of its certificates read "swift-snp-vmmARK"
-/// and "swift-snp-vmmASK".
+/// Signs the certificates of chips with roots that are visibly ours: the KEY_IDs of its SEV certificates read
+/// "swift-snp-vmmARK" and "swift-snp-vmmASK", and every name in its X.509 certificates says that nothing is protected.
 ///
 /// The firmware has no part in this. A chip exports its CEK without a signature, and whoever verifies a platform gets the
-/// signed one from its manufacturer.
+/// signed one from its manufacturer. Each product line has authorities of its own, as AMD's have.
+///
+/// RSA keys of 4096 bits are made when they are first needed, which takes a second or so for each.
 public final class Manufacturer: Sendable {
-    /// The root, self-signed.
-    public let ark: AMDCertificate
-    /// The signing key, signed by the root.
-    public let ask: AMDCertificate
-    private let signingKey: RSAPrivateKey
+    /// Whose key.
+    enum Role: String, Sendable {
+        case ark
+        case ask
+        case asvk
+    }
 
-    /// Makes both keys, RSA with 4096 bits. The same seed gives the same manufacturer. Takes seconds.
+    private struct KeyName: Hashable, Sendable {
+        var role: Role
+        var product: ProcessorProduct
+    }
+
+    private let seed: SecretBytes
+    private let keys = Mutex<[KeyName: RSAPrivateKey]>([:])
+
+    /// The same seed gives the same manufacturer.
     ///
     /// - Parameter seed: Whoever knows it can sign for this manufacturer.
-    public init(seed: [UInt8]) {
-        let root = RSAPrivateKey(bits: 4096, derivedFrom: seed, label: "ark")
-        let signing = RSAPrivateKey(bits: 4096, derivedFrom: seed, label: "ask")
-        ark = Self.certificate(.ark, of: root, signedBy: root)
-        ask = Self.certificate(.ask, of: signing, signedBy: root)
-        signingKey = signing
+    public init(seed: [UInt8]) { self.seed = SecretBytes(seed) }
+
+    func key(_ role: Role, _ product: ProcessorProduct) -> RSAPrivateKey {
+        keys.withLock { keys in
+            let name = KeyName(role: role, product: product)
+            if let key = keys[name] { return key }
+            // Milan's came first, without the product's name.
+            let label = product == .milan ? role.rawValue : "\(role.rawValue) \(product.rawValue)"
+            let key = seed.withBytes { RSAPrivateKey(bits: 4096, derivedFrom: $0, label: label) }
+            keys[name] = key
+            return key
+        }
     }
+
+    // MARK: SEV and SEV-ES
+
+    /// The root of the SEV certificates, self-signed. Its key is Milan's.
+    public var ark: AMDCertificate { sevCertificate(.ark, of: key(.ark, .milan)) }
+
+    /// The signing key of the SEV certificates, signed by the root.
+    public var ask: AMDCertificate { sevCertificate(.ask, of: key(.ask, .milan)) }
 
     /// The identifier of a key of ours, 16 bytes.
     private static func keyID(_ usage: SEVCertificate.Usage) -> [UInt8] {
         Array((usage == .ark ? "swift-snp-vmmARK" : "swift-snp-vmmASK").utf8)
     }
 
-    private static func certificate(
-        _ usage: SEVCertificate.Usage, of key: RSAPrivateKey, signedBy root: RSAPrivateKey
-    ) -> AMDCertificate {
+    private func sevCertificate(_ usage: SEVCertificate.Usage, of key: RSAPrivateKey) -> AMDCertificate {
         var certificate = AMDCertificate.make(
-            usage: usage, keyID: keyID(usage), certifyingID: keyID(.ark), modulus: key.publicKey.littleEndianModulus,
-            exponent: key.publicKey.littleEndianExponent)
-        certificate.signature = root.signPSS(certificate.signedBytes, hash: .sha384, saltByteCount: 48)
+            usage: usage, keyID: Self.keyID(usage), certifyingID: Self.keyID(.ark),
+            modulus: key.publicKey.littleEndianModulus, exponent: key.publicKey.littleEndianExponent)
+        certificate.signature = self.key(.ark, .milan).signPSS(
+            certificate.signedBytes, hash: .sha384, saltByteCount: 48)
         return certificate
     }
 
@@ -49,7 +74,7 @@ public final class Manufacturer: Sendable {
         guard var certificate = SEVCertificate(bytes: cek), certificate.version == SEVCertificate.currentVersion,
             certificate.usage == .cek, certificate.algorithm == .ecdsaSHA256, certificate.p384Key != nil
         else { return nil }
-        let number = signingKey.signPSS(certificate.signedBytes, hash: .sha384, saltByteCount: 48)
+        let number = key(.ask, .milan).signPSS(certificate.signedBytes, hash: .sha384, saltByteCount: 48)
         certificate.setSignature(.init(usage: .ask, algorithm: .rsaSHA384, rsa: number), slot: 0)
         certificate.setSignature(.init(), slot: 1)
         return certificate.bytes
