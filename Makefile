@@ -92,7 +92,7 @@ deps:
 	@.ci/deps git=git libssl-dev=/usr/include/openssl/evp.h pkgconf=pkg-config linux-libc-dev=/usr/include/linux/kvm.h
 
 deps-guest:
-	@.ci/deps cpio=cpio
+	@.ci/deps cpio=cpio xz-utils=xz
 
 deps-bench: deps-guest
 	@.ci/deps qemu-system-x86=qemu-system-x86_64
@@ -103,4 +103,4 @@ deps-report:
 	    echo "No Chromium: the tests that look at the report are skipped."
 
 clean:
-	rm -rf .build Firmware/build $(GUEST)/*.img $(GUEST)/initrd.cpio $(GUEST)/vmlinuz-*
+	rm -rf .build Firmware/build $(GUEST)/*.img $(GUEST)/initrd*.cpio $(GUEST)/vmlinu[xz]-*

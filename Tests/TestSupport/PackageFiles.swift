@@ -46,8 +46,12 @@ public enum BuiltGuest {
     public static var kernel: String? { present(".guest/vmlinuz-cloud-amd64") }
     /// The amd64 kernel alone.
     public static var kernelAMD64: String? { present(".guest/vmlinuz-amd64") }
-    /// The initramfs of both, a cpio archive.
+    /// The ELF file inside it: the guest need not unpack it.
+    public static var unpackedKernelAMD64: String? { present(".guest/vmlinux-amd64") }
+    /// The default guest's initramfs, a cpio archive.
     public static var initrd: String? { present(".guest/initrd.cpio") }
+    /// The amd64 guest's: with the modules of that kernel.
+    public static var initrdAMD64: String? { present(".guest/initrd-amd64.cpio") }
 
     /// A flat test guest by the name of its source, such as "hello".
     public static func firmware(_ name: String) -> String? { present("Firmware/build/\(name).elf") }
