@@ -66,6 +66,9 @@ let package = Package(
         // One page about one run: the diagram, the launch, the memory, the exits.
         module("RunReport"),
 
+        // How a guest gets a secret from its owner: both sides' bytes. A guest's agent links it.
+        module("SecretRelease", ["ABILayout", "SEVABI", "Crypto"]),
+
         // The guest owner, outside: needs no KVM and no SEV machine.
         module("Attestation", ["ABILayout", "SEVABI", "Crypto"]),
         module("GuestOwner", ["ABILayout", "SEVABI", "Crypto", "GuestImage", "LaunchMeasurement"]),
@@ -120,6 +123,7 @@ let package = Package(
         tests("LaunchMeasurementTests", ["LaunchMeasurement", "GuestImage", "SEVABI", "X86Defs", "Crypto"]),
         tests("VMMDevicesTests", ["ABILayout", "VMMDevices", "VirtioTestSupport"]),
         tests("AttestationTests", ["Attestation", "SEVABI", "Crypto"]),
+        tests("SecretReleaseTests", ["SecretRelease", "SEVABI", "Crypto"]),
         tests("GuestOwnerTests", ["GuestOwner", "SEVABI", "X86Defs", "Crypto", "GuestImage", "LaunchMeasurement"]),
         tests("RunReportTests", ["RunReport"]),
         tests(
