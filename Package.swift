@@ -135,7 +135,7 @@ let package = Package(
             "SNPVMMTests",
             [
                 "SNPVMM", "KVMABI", "SoftwareKVM", "SoftwarePSP", "GuestImage", "GuestOwner", "LaunchMeasurement",
-                "SEVABI", "X86Defs", "Crypto",
+                "SEVABI", "VMMDevices", "X86Defs", "Crypto",
             ]),
         tests(
             "LaunchTests",

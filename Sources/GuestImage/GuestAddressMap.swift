@@ -62,6 +62,16 @@ public enum GuestAddressMap {
     public static let resetValue: UInt8 = 1
     /// SLP_TYP of S5 (soft off), from `\_S5`.
     public static let softOffSleepType: UInt8 = 5
+    /// The first virtio-mmio slot; the others follow, a page each. They are there whatever devices a machine has.
+    public static let virtioSlots: UInt64 = 0xfed2_0000
+    /// From one virtio-mmio slot to the next.
+    public static let virtioSlotStride: UInt64 = 0x1000
+    /// Bytes of a slot's registers and configuration space.
+    public static let virtioSlotByteCount: UInt64 = 0x200
+    /// virtio-mmio slots.
+    public static let virtioSlotCount = 8
+    /// The first slot's global system interrupt, level triggered; the others' follow.
+    public static let virtioInterrupt: UInt32 = 16
     /// The local APICs.
     public static let localAPIC: UInt64 = 0xfee0_0000
     /// COM1: first I/O port.

@@ -98,6 +98,20 @@ public final class KernelMapping: Sendable {
         unsafe pointer(offset).assumingMemoryBound(to: Atomic<UInt8>.self).pointee.store(byte, ordering: .releasing)
     }
 
+    /// The 16-bit integer at an even `offset`, read as an atomic: what was stored before it is seen after it.
+    public func loadAtomically(uint16At offset: Int) -> UInt16 {
+        precondition(contains(offset, 2) && offset & 1 == 0, "load outside the mapping, or not aligned")
+        // SAFETY: as in loadAtomically(byteAt:); mappings begin at a page, so an even offset is aligned.
+        return unsafe pointer(offset).assumingMemoryBound(to: Atomic<UInt16>.self).pointee.load(ordering: .acquiring)
+    }
+
+    /// Stores a 16-bit integer at an even `offset` after everything stored before.
+    public func storeAtomically(uint16 value: UInt16, at offset: Int) {
+        precondition(contains(offset, 2) && offset & 1 == 0, "store outside the mapping, or not aligned")
+        // SAFETY: as above.
+        unsafe pointer(offset).assumingMemoryBound(to: Atomic<UInt16>.self).pointee.store(value, ordering: .releasing)
+    }
+
     /// A copy of `count` bytes.
     public func copyBytes(at offset: Int, count: Int) -> [UInt8] {
         precondition(contains(offset, count), "copy outside the mapping")

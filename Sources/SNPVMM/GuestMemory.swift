@@ -165,7 +165,16 @@ final class GuestMemory: Sendable {
 
     /// True when none of `range` is private.
     func isShared(_ range: Range<UInt64>) -> Bool {
-        states.withLock { $0.isPrivate.isDisjoint(RangeSet(range)) }
+        states.withLock { states in
+            // Devices ask for every index of a ring: a search, and no set made for it.
+            let privateRanges = states.isPrivate.ranges
+            var (low, high) = (0, privateRanges.count)
+            while low < high {
+                let middle = (low + high) / 2
+                if privateRanges[middle].upperBound <= range.lowerBound { low = middle + 1 } else { high = middle }
+            }
+            return low == privateRanges.count || privateRanges[low].lowerBound >= range.upperBound
+        }
     }
 
     /// Changes the private attribute of a page aligned range [KVM KVM_SET_MEMORY_ATTRIBUTES].

@@ -95,6 +95,9 @@ extension Machine {
         var statistics = runState.withLock { $0.statistics }
         statistics.phases = launchPhases
         statistics.pages = memory.pageCounts
+        statistics.devices = virtio.map {
+            DeviceStatistics(device: $0.device.deviceID, counts: $0.queues.statistics)
+        }
         return statistics
     }
 

@@ -30,10 +30,13 @@ public struct MachineConfiguration: Sendable {
     /// again. Called for each such report on the vCPU's thread, so it can follow a change of the platform's TCB. Without
     /// it the guest finds an empty table. Needs Linux 7.0.
     public var certificateTable: (@Sendable () -> [UInt8]?)?
+    /// Behind the virtio-mmio slots, first to first; at most ``Machine/maximumDeviceCount``. Nothing measured depends on them.
+    public var devices: [any VirtioDevice]
 
     public init(
         technology: GuestTechnology?, memoryByteCount: UInt64, plan: LaunchPlan, cpuid: [CPUIDLeaf],
-        identity: LaunchIdentity = LaunchIdentity(), certificateTable: (@Sendable () -> [UInt8]?)? = nil
+        identity: LaunchIdentity = LaunchIdentity(), certificateTable: (@Sendable () -> [UInt8]?)? = nil,
+        devices: [any VirtioDevice] = []
     ) {
         self.technology = technology
         self.memoryByteCount = memoryByteCount
@@ -41,6 +44,7 @@ public struct MachineConfiguration: Sendable {
         self.cpuid = cpuid
         self.identity = identity
         self.certificateTable = certificateTable
+        self.devices = devices
     }
 }
 
@@ -65,6 +69,7 @@ public final class Machine: Sendable {
     let power: PowerBlock
     let ports: Bus
     let mmio: Bus
+    let virtio: [VirtioMMIO]
     let launchPhases: [Phase]
     let launchedMap: MemoryMap
     /// What LAUNCH_MEASURE answered, for a SEV or SEV-ES guest.
@@ -87,6 +92,7 @@ public final class Machine: Sendable {
         observe: @escaping (LaunchEvent) -> Void = { _ in }
     ) throws(VMMError) {
         precondition(!configuration.plan.processors.isEmpty, "a machine has a processor")
+        precondition(configuration.devices.count <= Self.maximumDeviceCount, "the machine has fewer slots")
         let kernel = host.kernel
         let plan = configuration.plan
         let steps = StepRecorder(observe)
@@ -183,12 +189,17 @@ public final class Machine: Sendable {
         power.attach(
             to: &mmio, sleepControl: GuestAddressMap.sleepControl, sleepStatus: GuestAddressMap.sleepStatus,
             reset: GuestAddressMap.reset)
+        virtio = Self.attach(configuration.devices, to: &mmio, memory: memory, kernel: kernel, vm: vm)
         self.mmio = mmio
     }
 
     let output: ConsoleOutput
 
-    deinit { kernel.close(vm) }
+    deinit {
+        // Threads of devices may live on: after this they touch neither the guest's memory nor the VM's interrupts.
+        for slot in virtio { slot.reset() }
+        kernel.close(vm)
+    }
 
     /// Bytes typed at the guest's console. May be called on any thread.
     /// - Returns: How many the serial line took.

@@ -1,5 +1,7 @@
 // What a run did, in counts and times.
 
+import VMMDevices
+
 /// Pages of a confidential guest by state.
 public struct PageCounts: Equatable, Sendable {
     /// Pages that only the guest reads.
@@ -35,6 +37,17 @@ public struct Phase: Equatable, Sendable {
     }
 }
 
+/// What one virtio device did.
+public struct DeviceStatistics: Equatable, Sendable {
+    public var device: VirtioDeviceID
+    public var counts: VirtioStatistics
+
+    public init(device: VirtioDeviceID, counts: VirtioStatistics) {
+        self.device = device
+        self.counts = counts
+    }
+}
+
 /// The counts of a run.
 public struct RunStatistics: Equatable, Sendable {
     /// Exits by the kernel's name, `KVM_EXIT_IO`; KVM_RUN calls that ended without an exit under `EINTR` and `EAGAIN`.
@@ -50,6 +63,9 @@ public struct RunStatistics: Equatable, Sendable {
     public var running: Duration = .zero
     /// Bytes on the guest's console.
     public var consoleByteCount: UInt64 = 0
+
+    /// The virtio devices, in the order of their slots.
+    public var devices: [DeviceStatistics] = []
 
     public init() {}
 

@@ -61,14 +61,30 @@ struct ACPITablesTests {
     @Test func differentiatedDescription() throws {
         let dsdt = try #require(try tables(processorCount: 1)["DSDT"])
         let name = { (text: String) in Array(text.utf8).hex }
+        // Device (VIOn) { Name (_HID, "LNRO0005") Name (_UID, n) Name (_CCA, One) Name (_CRS, ResourceTemplate () {
+        // Memory32Fixed (ReadWrite, 0xFED2n000, 0x200) Interrupt (ResourceConsumer, Level, ActiveHigh, Exclusive) { 16 + n } })
+        let slot = { (index: Int) -> String in
+            let uid = index < 2 ? "0\(index)" : "0a0\(index)"
+            let head = name("VIO\(index)") + "08" + name("_HID") + "0d" + name("LNRO0005") + "00"
+            let crs =
+                "08" + name("_CRS") + "11" + "1a" + "0a17" + "86090001" + "00\(index)0d2fe"
+                + "00020000" + "8906000101" + "1\(index)000000" + "7900"
+            let body = head + "08" + name("_UID") + uid + "08" + name("_CCA") + "01" + crs
+            let byteCount = body.count / 2 + 2
+            return "5b82" + [UInt8(0x40 | byteCount & 15), UInt8(byteCount >> 4)].hex + body
+        }
+        let com1 =
+            // Device (COM1) { Name (_HID, EisaId ("PNP0501")) Name (_UID, One)
+            "5b82" + "31" + name("COM1") + "08" + name("_HID") + "0c41d00501" + "08" + name("_UID") + "01"
+            // Name (_CRS, ResourceTemplate () { IO (Decode16, 0x3F8, 0x3F8, 1, 8) Interrupt (…, Edge, ActiveHigh) { 4 } })
+            + "08" + name("_CRS") + "11" + "16" + "0a13" + "4701f803f8030108" + "890600030104000000" + "7900"
+        let bus = "5c" + name("_SB_") + com1 + (0..<8).map(slot).joined()
+        let byteCount = bus.count / 2 + 2
         let expected =
             // Name (\_S5, Package (4) { 5, 0, 0, 0 })
             "085c" + name("_S5_") + "12" + "07" + "04" + "0a05" + "000000"
-            // Scope (\_SB) { Device (COM1) { Name (_HID, EisaId ("PNP0501")) Name (_UID, One)
-            + "10" + "39" + "5c" + name("_SB_") + "5b82" + "31" + name("COM1") + "08" + name("_HID") + "0c41d00501"
-            + "08" + name("_UID") + "01"
-            // Name (_CRS, ResourceTemplate () { IO (Decode16, 0x3F8, 0x3F8, 1, 8) Interrupt (…, Edge, ActiveHigh) { 4 } })
-            + "08" + name("_CRS") + "11" + "16" + "0a13" + "4701f803f8030108" + "890600030104000000" + "7900"
+            // Scope (\_SB) { … }
+            + "10" + [UInt8(0x40 | byteCount & 15), UInt8(byteCount >> 4)].hex + bus
         #expect(Array(dsdt.dropFirst(36)).hex == expected)
     }
 }

@@ -4,6 +4,7 @@ import SEVABI
 import SNPVMM
 import Synchronization
 import Testing
+import VMMDevices
 import X86Defs
 
 /// A small plan: every page type, and more pages than one request carries.
@@ -33,6 +34,7 @@ func samplePlan(normalByteCount: Int = 3 * 4096, features: UInt64 = 1) -> Launch
 func launch(
     _ kernel: any HostKernel, plan: LaunchPlan = samplePlan(), confidential: Bool = true, memory: UInt64 = 16 << 20,
     identity: LaunchIdentity = LaunchIdentity(), certificates: (@Sendable () -> [UInt8]?)? = nil,
+    devices: [any VirtioDevice] = [],
     console: @escaping @Sendable (UInt8) -> Void = { _ in },
     observe: @escaping (LaunchEvent) -> Void = { _ in }
 ) throws(VMMError) -> Machine {
@@ -43,7 +45,7 @@ func launch(
         configuration: MachineConfiguration(
             technology: confidential ? .snp : nil, memoryByteCount: memory, plan: plan, cpuid: cpuid,
             identity: identity,
-            certificateTable: certificates),
+            certificateTable: certificates, devices: devices),
         console: console, observe: observe)
 }
 

@@ -60,6 +60,8 @@ final class ScriptedKernel: HostKernel {
         var msrsTaken: Int32?
         var cpuidSet: [KVMCPUIDEntry] = []
         var interruptLevels: [UInt32] = []
+        /// "16 1": pin and level, of the pins that devices have.
+        var deviceInterrupts: [String] = []
         var sharedAddresses: [UInt64] = []
         /// User address and GPA of each slot.
         var slots: [KVMUserspaceMemoryRegion] = []
@@ -190,7 +192,10 @@ final class ScriptedKernel: HostKernel {
             return 0
         case .irqLine:
             let value = try argument.load(KVMIRQLevel.self)
-            state.withLock { if value.irq == 4 { $0.interruptLevels.append(value.level) } }
+            state.withLock { state in
+                if value.irq == 4 { state.interruptLevels.append(value.level) }
+                if value.irq >= 16 { state.deviceInterrupts.append("\(value.irq) \(value.level)") }
+            }
             return 0
         case .getDeviceAttribute:
             try note("KVM_GET_DEVICE_ATTR", refusal: "KVM_GET_DEVICE_ATTR")

@@ -106,7 +106,25 @@ public struct ACPITables: Sendable {
         return table("APIC", revision: 5, body)
     }
 
-    /// DSDT: `\_S5` and COM1. Everything else Linux finds by itself or does not need.
+    /// One virtio-mmio slot. The tables are measured, so they do not say what is in it: the device's own registers do.
+    private static func virtioSlot(_ index: Int) -> [UInt8] {
+        let base = GuestAddressMap.virtioSlots + UInt64(index) * GuestAddressMap.virtioSlotStride
+        return AML.device(
+            "VIO\(index)",
+            AML.named("_HID", AML.string("LNRO0005")) + AML.named("_UID", AML.integer(UInt32(index)))
+                // Coherent: a device here is another thread of the host.
+                + AML.named("_CCA", AML.integer(1))
+                + AML.named(
+                    "_CRS",
+                    AML.resources([
+                        AML.memory(
+                            UInt32(truncatingIfNeeded: base),
+                            byteCount: UInt32(truncatingIfNeeded: GuestAddressMap.virtioSlotByteCount)),
+                        AML.levelInterrupt(GuestAddressMap.virtioInterrupt + UInt32(index)),
+                    ])))
+    }
+
+    /// DSDT: `\_S5`, COM1 and the virtio-mmio slots. Everything else Linux finds by itself or does not need.
     private static func dsdt() -> [UInt8] {
         let softOff = UInt32(GuestAddressMap.softOffSleepType)
         let com1 = AML.device(
@@ -118,8 +136,9 @@ public struct ACPITables: Sendable {
                         AML.ioPorts(GuestAddressMap.serialPort, count: GuestAddressMap.serialPortCount),
                         AML.edgeInterrupt(GuestAddressMap.serialInterrupt),
                     ])))
+        let slots = (0..<GuestAddressMap.virtioSlotCount).flatMap { virtioSlot($0) }
         return table(
             "DSDT", revision: 2,
-            AML.named("\\_S5", AML.integers([softOff, 0, 0, 0])) + AML.scope("\\_SB", com1))
+            AML.named("\\_S5", AML.integers([softOff, 0, 0, 0])) + AML.scope("\\_SB", com1 + slots))
     }
 }

@@ -40,6 +40,9 @@ public enum AML {
         }
     }
 
+    /// `"text"`.
+    static func string(_ text: StaticString) -> [UInt8] { [0x0d] + Array("\(text)".utf8) + [0] }
+
     /// `EISAID("PNP0501")`: three letters in five bits each, four hexadecimal digits, most significant byte first.
     static func eisaID(_ text: StaticString) -> [UInt8] {
         let characters = Array("\(text)".utf8)
@@ -83,9 +86,22 @@ public enum AML {
         return bytes + [0x01, count]
     }
 
+    /// `Memory32Fixed (ReadWrite, base, byteCount)`.
+    static func memory(_ base: UInt32, byteCount: UInt32) -> [UInt8] {
+        var bytes: [UInt8] = [0x86, 0x09, 0x00, 0x01]
+        bytes.append(littleEndian: base)
+        bytes.append(littleEndian: byteCount)
+        return bytes
+    }
+
     /// `Interrupt (ResourceConsumer, Edge, ActiveHigh, Exclusive) { gsi }`.
-    static func edgeInterrupt(_ gsi: UInt32) -> [UInt8] {
-        var bytes: [UInt8] = [0x89, 0x06, 0x00, 0x03, 0x01]
+    static func edgeInterrupt(_ gsi: UInt32) -> [UInt8] { interrupt(gsi, flags: 0x03) }
+
+    /// `Interrupt (ResourceConsumer, Level, ActiveHigh, Exclusive) { gsi }`.
+    static func levelInterrupt(_ gsi: UInt32) -> [UInt8] { interrupt(gsi, flags: 0x01) }
+
+    private static func interrupt(_ gsi: UInt32, flags: UInt8) -> [UInt8] {
+        var bytes: [UInt8] = [0x89, 0x06, 0x00, flags, 0x01]
         bytes.append(littleEndian: gsi)
         return bytes
     }
