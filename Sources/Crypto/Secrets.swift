@@ -21,7 +21,7 @@ public func wipe(_ bytes: inout [UInt8]) {
 
 /// A secret with one storage for all its holders, overwritten when the last of them lets go.
 @safe
-public final class SecretBytes: @unchecked Sendable {
+public final class SecretBytes: Equatable, @unchecked Sendable {
     // SAFETY: written in init and deinit only, so threads share it without a lock; `count` bytes, owned by self.
     private let storage: UnsafeMutablePointer<UInt8>
     public let count: Int
@@ -51,6 +51,11 @@ public final class SecretBytes: @unchecked Sendable {
         var copy = copied()
         defer { wipe(&copy) }
         return try body(copy)
+    }
+
+    /// The same bytes. The time it takes tells the length and nothing more.
+    public static func == (a: SecretBytes, b: SecretBytes) -> Bool {
+        a === b || a.withBytes { mine in b.withBytes { constantTimeEqual(mine, $0) } }
     }
 
     /// A copy that the caller has to ``wipe(_:)``.

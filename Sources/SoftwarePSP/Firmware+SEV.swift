@@ -75,8 +75,10 @@ extension Firmware {
         }
         lines.append("ASIDs \(asidOwners.sorted { $0.key < $1.key }) unflushed \(unflushedASIDs.sorted())")
         lines.append("WBINVD \(needsWBINVD) last handle \(lastHandle)")
-        let identity = withIdentity { PlatformStorage.bytes(of: $0) }
-        lines.append("identity \(SHA2Hasher(.sha256).hash(identity))")
+        let settings = settings
+        var stored = withIdentity { StoredPlatform(identity: $0, settings: settings).bytes }
+        defer { wipe(&stored) }
+        lines.append("stored \(SHA2Hasher(.sha256).hash(stored))")
         return lines.joined(separator: "\n")
     }
 
@@ -123,12 +125,15 @@ extension Firmware {
     }
 
     /// Changes the platform's keys or owner, and keeps the change.
-    mutating func changeIdentity(_ change: (inout PlatformIdentity, inout EntropySource) -> Void) {
+    ///
+    /// - Returns: HWERROR_PLATFORM, and nothing has changed, when the change could not be kept.
+    mutating func changeIdentity(_ change: (inout PlatformIdentity, inout EntropySource) -> Void) -> SEVStatus {
         var changed = withIdentity { $0 }
         change(&changed, &identityEntropy)
+        guard kept(identity: changed, settings: nil) else { return .hardwarePlatform }
         identity = changed
         certificateCache = nil
-        storage?.save(PlatformStorage.bytes(of: changed))
+        return .success
     }
 
     /// The platform's certificates.

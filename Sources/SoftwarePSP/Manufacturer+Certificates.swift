@@ -1,7 +1,7 @@
 // The X.509 side of the manufacturer: what AMD's key server gives out for SNP, in AMD's profile [KDS 2, 3].
 //
-//     ARK-Milan-Software ─┬─► SEV-Milan-Software       (ASK)  ──► SEV-VCEK   of one chip at one TCB version
-//        │                └─► SEV-VLEK-Milan-Software  (ASVK) ──► SEV-VLEK   of one cloud provider at one TCB version
+//     ARK-Software-Milan ─┬─► SEV-Software-Milan       (ASK)  ──► SEV-VCEK   of one chip at one TCB version
+//        │                └─► SEV-VLEK-Software-Milan  (ASVK) ──► SEV-VLEK   of one cloud provider at one TCB version
 //        └─► CRL
 //
 // Everything follows from the seed and the arguments: the same key always gets the same certificate, byte for byte. For
@@ -45,7 +45,7 @@ extension Manufacturer {
             case .ask: "SEV"
             case .asvk: "SEV-VLEK"
             }
-        return name("\(prefix)-\(product.rawValue)-Software")
+        return name("\(prefix)-Software-\(product.rawValue)")
     }
 
     // MARK: Authorities

@@ -63,12 +63,43 @@ public struct PlatformProfile: Sendable, Equatable {
         return profile
     }
 
-    /// Whether reports can be made of it: a known version, TCB versions in the product's layout.
-    var isConsistent: Bool {
-        let committed = committedTCB ?? currentTCB
-        return AttestationReportBody.versions.contains(reportVersion)
-            && currentTCB.hasValidReservedBytes(in: product.tcbLayout)
-            && committed.hasValidReservedBytes(in: product.tcbLayout) && committed.isAtMost(currentTCB)
+    /// A machine of a product with firmware that makes reports of a version.
+    ///
+    /// - Parameter reportVersion: 2, 3 or 5; nil for what the product's usual firmware makes. Others are a programmer error.
+    public static func machine(
+        of product: ProcessorProduct, reportVersion: UInt32? = nil, cpuid: CPUIDProfile
+    ) -> PlatformProfile {
+        var profile =
+            switch product {
+            case .milan: milan(cpuid: cpuid)
+            case .genoa: genoa(cpuid: cpuid)
+            case .turin: turin(cpuid: cpuid)
+            }
+        guard let reportVersion, reportVersion != profile.reportVersion else { return profile }
+        profile.reportVersion = reportVersion
+        // Where such reports have been seen; the firmwares of Turin before 1.55 were never in the field.
+        let firmware: (minor: UInt8, build: UInt8) =
+            switch (reportVersion, product) {
+            case (2, .milan): (52, 4)
+            case (2, .genoa): (54, 6)
+            case (2, .turin): (54, 1)
+            case (3, _): (55, 37)
+            case (5, .genoa): (55, 43)
+            case (5, _): (58, 1)
+            default: preconditionFailure("a report version of 2, 3 or 5")
+            }
+        (profile.apiMinor, profile.build) = firmware
+        return profile
+    }
+
+    /// What a platform's storage says of product, firmware and versions takes the place of what was here.
+    public mutating func adopt(_ settings: PlatformSettings) {
+        product = settings.product
+        fms = settings.product.fms
+        (apiMajor, apiMinor, build) = (settings.apiMajor, settings.apiMinor, settings.build)
+        reportVersion = settings.reportVersion
+        currentTCB = settings.currentTCB
+        committedTCB = settings.committedTCB
     }
 
     init(cpuid: CPUIDProfile) { self.cpuid = cpuid }

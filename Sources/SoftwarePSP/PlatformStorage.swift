@@ -1,67 +1,136 @@
 // The chip's own storage: what survives when the machine is switched off.
 //
-// Whoever starts a machine gives the bytes of last time, and a closure that keeps new ones. A guest owner makes a session
-// for one PDH, so the process that launches must have the same platform as the one that exported the certificates.
-//
-//     0x0000 "SNPVMPSP"     0x0008 version 1      0x000c flags: bit 0 owned by somebody else
-//     0x0010 chip seed 32   0x0030 OCA 48         0x0060 PEK 48         0x0090 PDH 48      private numbers, big-endian
-//     0x00c0 OCA certificate 2084                 0x08e4 PEK certificate 2084              of an external owner, or zeroes
-//     0x1108 SHA-256 of all before                0x1128
+// Whoever starts a machine says where the bytes are. A guest owner makes a session for one PDH and verifies reports of one
+// chip, so the process that launches must have the same platform as the one that exported the certificates.
 
 import Crypto
 import SEVABI
+import Synchronization
 
-/// Why bytes are no platform state.
+/// Why bytes are no platform state, or cannot be kept.
 public enum PlatformStorageError: Error, Equatable, Sendable, CustomStringConvertible {
-    /// Not 4392 bytes, or another magic number.
+    /// Neither 4392 nor 4816 bytes, or another magic number.
     case notPlatformState(byteCount: Int)
     /// Of a later program.
     case version(UInt32)
     /// The checksum or a value does not fit.
     case damaged(String)
+    /// Another chip's state has taken the place of this one's.
+    case replaced
+    /// The store could not read or write; what came back.
+    case notKept(String)
 
     public var description: String {
         switch self {
         case .notPlatformState(let count):
-            "cannot use \(count) bytes as platform state: it has \(PlatformStorage.byteCount) and begins with SNPVMPSP. "
+            "cannot use \(count) bytes as platform state: it has \(StoredPlatform.byteCounts.0) or "
+                + "\(StoredPlatform.byteCounts.1) and begins with SNPVMPSP. "
                 + "Likely another file; name the right one, or remove it to start with a new platform"
         case .version(let version):
-            "cannot use platform state of version \(version): this program knows version "
-                + "\(PlatformStorage.currentVersion). Likely a later program wrote it; use that one, or remove the state "
-                + "to start with a new platform"
+            "cannot use platform state of version \(version): this program knows versions 1 and 2. Likely a later "
+                + "program wrote it; use that one, or remove the state to start with a new platform"
         case .damaged(let what):
             "cannot use the platform state: \(what). Likely the file was damaged; restore it, or remove it to start with "
                 + "a new platform (sessions made for the old one will be refused)"
+        case .replaced:
+            "cannot change the platform state: it is another platform's now. Likely somebody removed it while this "
+                + "process ran; start again"
+        case .notKept(let what):
+            "cannot keep the platform state: \(what). Likely a missing permission or a full disk; what was to be changed "
+                + "has stayed as it was"
         }
     }
 }
 
-/// The persistent state of a platform, and how changes of it are kept.
+/// Where a platform's state is kept. Any number of processes may have the same.
+public protocol PlatformStore: Sendable {
+    /// Changes the state: nobody else changes it between the call of `change` and the end of this one.
+    ///
+    /// The state contains private keys: nobody else may read it.
+    ///
+    /// - Parameter change: Is given what is kept, nothing the first time, and returns what to keep; nil: all stays as it
+    ///   is. Called once. What it throws is passed on, and nothing changes.
+    /// - Throws: `notKept`.
+    func update(
+        _ change: ([UInt8]) throws(PlatformStorageError) -> [UInt8]?
+    ) throws(PlatformStorageError)
+}
+
+/// The persistent state of a platform, as it was when it was opened, and how changes of it are kept.
 public struct PlatformStorage: Sendable {
-    /// Length of the state.
-    public static let byteCount = 0x1128
-    static let currentVersion: UInt32 = 1
-    private static let magic = Array("SNPVMPSP".utf8)
-    private static let checkedByteCount = 0x1108
+    let stored: StoredPlatform
+    let store: any PlatformStore
 
-    let identity: PlatformIdentity
-    let save: @Sendable ([UInt8]) -> Void
+    /// Opens a store, and makes a new chip where there is none.
+    ///
+    /// - Parameters:
+    ///   - entropy: Where the keys of a new chip come from.
+    ///   - settings: Of a new chip. Nil: it has those of the machine that it is put into.
+    public init(
+        _ store: any PlatformStore, entropy: Entropy = .system, settings: PlatformSettings? = nil
+    ) throws(PlatformStorageError) {
+        var found: StoredPlatform?
+        try store.update { (bytes) throws(PlatformStorageError) in
+            if !bytes.isEmpty {
+                found = try StoredPlatform(bytes: bytes)
+                return nil
+            }
+            var source = EntropySource(entropy)
+            let new = StoredPlatform(identity: PlatformIdentity(from: &source), settings: settings)
+            found = new
+            return new.bytes
+        }
+        guard let found else { throw .notKept("the store did not say what it has") }
+        self.stored = found
+        self.store = store
+    }
 
+    /// A platform that nobody else has.
+    ///
     /// - Parameters:
     ///   - bytes: What `save` was last given; empty for a chip that is switched on for the first time.
     ///   - entropy: Where the keys of a new chip come from.
-    ///   - save: Keeps the state. It contains private keys: nobody else may read it. Called before this returns for a
-    ///     new chip, and by the commands that change keys or owner, one at a time, on their thread.
+    ///   - settings: Of a new chip. Nil: it has those of the machine that it is put into.
+    ///   - save: Keeps the state. Called before this returns for a new chip, and by the commands that change something, one
+    ///     at a time, on their thread.
     public init(
-        bytes: [UInt8], entropy: Entropy = .system, save: @escaping @Sendable ([UInt8]) -> Void
+        bytes: [UInt8], entropy: Entropy = .system, settings: PlatformSettings? = nil,
+        save: @escaping @Sendable ([UInt8]) -> Void
     ) throws(PlatformStorageError) {
-        self.save = save
-        if bytes.isEmpty {
-            var source = EntropySource(entropy)
-            identity = PlatformIdentity(from: &source)
-            save(Self.bytes(of: identity))
-        } else {
-            identity = try Self.identity(from: bytes)
+        try self.init(MemoryStore(bytes, save), entropy: entropy, settings: settings)
+    }
+
+    /// Product, versions and configuration; nil: those of the machine.
+    public var settings: PlatformSettings? { stored.settings }
+
+    var identity: PlatformIdentity { stored.identity }
+
+    /// Changes the settings that are kept now, whoever has changed them since this was opened.
+    ///
+    /// - Parameters:
+    ///   - initial: What a platform without settings has.
+    ///   - change: One of the changes of ``PlatformSettings``; its status decides.
+    /// - Returns: What `change` returned. Nothing is kept unless that is SUCCESS.
+    public func changeSettings(
+        initial: PlatformSettings, _ change: (inout PlatformSettings) -> SEVStatus
+    ) throws(PlatformStorageError) -> SEVStatus {
+        var status = SEVStatus.success
+        try store.update { (bytes) throws(PlatformStorageError) in
+            var kept = try StoredPlatform(bytes: bytes)
+            guard kept.identity.chipSeed == identity.chipSeed else { throw .replaced }
+            var settings = kept.settings ?? initial
+            status = change(&settings)
+            guard status == .success else { return nil }
+            kept.settings = settings
+            return kept.bytes
+        }
+        return status
+    }
+
+    /// Keeps what a running firmware has changed.
+    func keep(from base: StoredPlatform, to new: StoredPlatform) throws(PlatformStorageError) {
+        try store.update { (bytes) throws(PlatformStorageError) in
+            try StoredPlatform(bytes: bytes).merging(from: base, to: new).bytes
         }
     }
 
@@ -69,75 +138,34 @@ public struct PlatformStorage: Sendable {
     ///
     /// - Parameter pdh: The private number, 48 bytes big-endian.
     package static func replacing(pdh: [UInt8], in bytes: [UInt8]) -> [UInt8]? {
-        guard var identity = try? identity(from: bytes), let key = P384PrivateKey(bigEndianScalar: pdh) else {
+        guard var stored = try? StoredPlatform(bytes: bytes), let key = P384PrivateKey(bigEndianScalar: pdh) else {
             return nil
         }
-        identity.pdh = key
-        return Self.bytes(of: identity)
+        stored.identity.pdh = key
+        return stored.bytes
+    }
+}
+
+/// A store of one process.
+private final class MemoryStore: PlatformStore {
+    private let bytes: Mutex<[UInt8]>
+    private let save: @Sendable ([UInt8]) -> Void
+
+    init(_ bytes: [UInt8], _ save: @escaping @Sendable ([UInt8]) -> Void) {
+        self.bytes = Mutex(bytes)
+        self.save = save
     }
 
-    // MARK: Format
+    deinit { bytes.withLock { wipe(&$0) } }
 
-    static func bytes(of identity: PlatformIdentity) -> [UInt8] {
-        var bytes: [UInt8] = []
-        bytes.reserveCapacity(byteCount)
-        bytes += magic
-        bytes += littleEndian(currentVersion)
-        bytes += littleEndian(identity.isExternallyOwned ? 1 : 0)
-        bytes += identity.chipSeed.copied()
-        bytes += identity.oca?.bigEndianScalar ?? [UInt8](repeating: 0, count: 48)
-        bytes += identity.pek.bigEndianScalar
-        bytes += identity.pdh.bigEndianScalar
-        let none = [UInt8](repeating: 0, count: SEVCertificate.byteCount)
-        bytes += identity.imported?.oca.bytes ?? none
-        bytes += identity.imported?.pek.bytes ?? none
-        return bytes + SHA2Hasher(.sha256).hash(bytes)
-    }
-
-    private static func identity(from bytes: [UInt8]) throws(PlatformStorageError) -> PlatformIdentity {
-        guard bytes.count == byteCount, bytes.starts(with: magic) else {
-            throw .notPlatformState(byteCount: bytes.count)
+    func update(
+        _ change: ([UInt8]) throws(PlatformStorageError) -> [UInt8]?
+    ) throws(PlatformStorageError) {
+        let kept = try bytes.withLock { (bytes) throws(PlatformStorageError) -> [UInt8]? in
+            guard let new = try change(bytes) else { return nil }
+            bytes = new
+            return new
         }
-        let version = number(bytes, 8)
-        guard version == currentVersion else { throw .version(version) }
-        guard SHA2Hasher(.sha256).hash(Array(bytes[..<checkedByteCount])) == Array(bytes[checkedByteCount...]) else {
-            throw .damaged("its checksum does not match")
-        }
-        let flags = number(bytes, 0xc)
-        guard flags <= 1 else { throw .damaged("unknown flags 0x\(String(flags, radix: 16))") }
-        let isOwned = flags == 1
-        func key(_ offset: Int, _ name: String) throws(PlatformStorageError) -> P384PrivateKey {
-            guard let key = P384PrivateKey(bigEndianScalar: Array(bytes[offset..<(offset + 48)])) else {
-                throw .damaged("the \(name) is not a private key")
-            }
-            return key
-        }
-        let pek = try key(0x60, "PEK")
-        let pdh = try key(0x90, "PDH")
-        let certificates = 0xc0
-        var imported: PlatformIdentity.Import?
-        if isOwned {
-            let middle = certificates + SEVCertificate.byteCount
-            guard let ocaCertificate = SEVCertificate(bytes: Array(bytes[certificates..<middle])),
-                let pekCertificate = SEVCertificate(bytes: Array(bytes[middle..<(middle + SEVCertificate.byteCount)])),
-                let ocaKey = ocaCertificate.p384Key, ocaCertificate.isOwnerAuthority,
-                ocaCertificate.isSigned(by: ocaKey, usage: .oca), pekCertificate.isSigned(by: ocaKey, usage: .oca),
-                let pekKey = pekCertificate.p384Key, pekKey.littleEndianX == pek.publicKey.littleEndianX
-            else { throw .damaged("the owner's certificates do not fit the platform's keys") }
-            imported = .init(oca: ocaCertificate, pek: pekCertificate)
-        } else if bytes[certificates..<checkedByteCount].contains(where: { $0 != 0 }) {
-            throw .damaged("a platform that owns itself has no owner's certificates")
-        }
-        return PlatformIdentity(
-            chipSeed: SecretBytes(Array(bytes[0x10..<0x30])), oca: isOwned ? nil : try key(0x30, "OCA"), pek: pek,
-            pdh: pdh, imported: imported)
-    }
-
-    private static func littleEndian(_ value: UInt32) -> [UInt8] {
-        (0..<4).map { UInt8(truncatingIfNeeded: value &>> UInt32(8 &* $0)) }
-    }
-
-    private static func number(_ bytes: [UInt8], _ offset: Int) -> UInt32 {
-        (0..<4).reduce(0) { $0 | UInt32(bytes[offset + $1]) << UInt32(8 * $1) }
+        if let kept { save(kept) }
     }
 }

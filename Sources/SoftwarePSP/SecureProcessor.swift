@@ -12,6 +12,7 @@ import Synchronization
 
 /// The secure processor of a software machine [SEV 4, 5, 6; SNP 3, 8].
 public final class SecureProcessor: Sendable {
+    /// With what the storage says of product, firmware and versions.
     public let profile: PlatformProfile
     let memory: SystemMemory
     /// One command at a time, as the mailbox has it. Order: this lock, then the memory's.
@@ -21,15 +22,19 @@ public final class SecureProcessor: Sendable {
     ///   - memory: The machine's memory; its RMP is this firmware's.
     ///   - profile: Versions and capabilities.
     ///   - entropy: Where keys come from.
-    ///   - storage: The platform's persistent keys and owner. Without one they come from `entropy` and end with this
-    ///     object.
+    ///   - storage: The platform's persistent keys, owner and settings; where it has settings, they count and not those of
+    ///     `profile`. Without a storage the keys come from `entropy` and end with this object.
     public init(
         memory: SystemMemory, profile: PlatformProfile, entropy: Entropy = .system, storage: PlatformStorage? = nil
     ) {
-        precondition(profile.isConsistent, "a report version and TCB versions that fit the product")
+        var profile = profile
+        if let settings = storage?.settings { profile.adopt(settings) }
+        let settings = storage?.settings ?? PlatformSettings(profile)
+        precondition(settings.isConsistent, "a report version and TCB versions that fit the product")
         self.memory = memory
         self.profile = profile
-        firmware = Mutex(Firmware(memory: memory, profile: profile, entropy: entropy, storage: storage))
+        firmware = Mutex(
+            Firmware(memory: memory, profile: profile, settings: settings, entropy: entropy, storage: storage))
     }
 
     /// Runs one command.
@@ -149,22 +154,53 @@ struct Firmware: @unchecked Sendable {
     var asidOwners: [UInt32: ASIDOwner] = [:]
     /// ASIDs given up since the last DF_FLUSH: data fabric and caches may hold lines of their last guest.
     var unflushedASIDs: Set<UInt32> = []
-    var committedTCB: TCBVersion
-    var reportedTCB: TCBVersion
-    var masksChipID = false
-    var masksChipKey = false
-    /// SNP_VLEK_LOAD.
-    var vlek: LoadedVLEK?
+    /// Changed by ``change(_:)`` only.
+    private(set) var settings: PlatformSettings
 
-    init(memory: SystemMemory, profile: PlatformProfile, entropy: Entropy, storage: PlatformStorage?) {
+    init(
+        memory: SystemMemory, profile: PlatformProfile, settings: PlatformSettings, entropy: Entropy,
+        storage: PlatformStorage?
+    ) {
         self.memory = memory
         self.profile = profile
         self.entropy = EntropySource(entropy)
         identityEntropy = EntropySource(entropy, purpose: "platform")
         self.storage = storage
         identity = storage?.identity
-        committedTCB = profile.committedTCB ?? profile.currentTCB
-        reportedTCB = committedTCB
+        self.settings = settings
+    }
+
+    var committedTCB: TCBVersion { settings.committedTCB }
+    var reportedTCB: TCBVersion { settings.reportedTCB }
+    var masksChipID: Bool { settings.masksChipID }
+    var masksChipKey: Bool { settings.masksChipKey }
+    var vlek: LoadedVLEK? { settings.vlek }
+
+    /// Changes the platform's settings, and keeps the change.
+    ///
+    /// - Returns: What `change` returned, or HWERROR_PLATFORM when the change could not be kept. Nothing has changed unless it
+    ///   is SUCCESS.
+    mutating func change(_ change: (inout PlatformSettings) -> SEVStatus) -> SEVStatus {
+        var new = settings
+        let status = change(&new)
+        guard status == .success, new != settings else { return status }
+        guard kept(identity: nil, settings: new) else { return .hardwarePlatform }
+        settings = new
+        return .success
+    }
+
+    /// Keeps a change of keys or settings; false when the storage could not.
+    mutating func kept(identity changed: PlatformIdentity?, settings changedSettings: PlatformSettings?) -> Bool {
+        guard let storage else { return true }
+        let (identity, settings) = (withIdentity { $0 }, settings)
+        do throws(PlatformStorageError) {
+            try storage.keep(
+                from: StoredPlatform(identity: identity, settings: settings),
+                to: StoredPlatform(identity: changed ?? identity, settings: changedSettings ?? settings))
+            return true
+        } catch {
+            return false
+        }
     }
 
     mutating func run(_ command: SEVCommand, _ buffer: inout [UInt8]) -> SEVStatus {

@@ -9,7 +9,7 @@ import Crypto
 import SEVABI
 
 /// The seed of a cloud provider's VLEK [SNP 8.31]: the same on every chip that it is loaded into.
-public struct VLEKHashstick: Sendable {
+public struct VLEKHashstick: Sendable, Equatable {
     public static let byteCount = 384
     private let bytes: SecretBytes
 
@@ -20,7 +20,11 @@ public struct VLEKHashstick: Sendable {
         self.bytes = SecretBytes(taking: &bytes)
     }
 
-    fileprivate init(taking bytes: inout [UInt8]) { self.bytes = SecretBytes(taking: &bytes) }
+    /// From the 384 bytes themselves, which are wiped.
+    init(taking bytes: inout [UInt8]) { self.bytes = SecretBytes(taking: &bytes) }
+
+    /// Lends the 384 bytes for one call.
+    func withBytes(_ body: ([UInt8]) -> Void) { bytes.withBytes(body) }
 
     func secret(_ product: ProcessorProduct, _ tcb: TCBVersion) -> SecretBytes {
         EndorsementKey.secret(bytes, label: "snp-vlek", product, tcb)
@@ -55,9 +59,14 @@ public struct VLEKHashstick: Sendable {
 }
 
 /// What SNP_VLEK_LOAD leaves in the firmware.
-struct LoadedVLEK: Sendable {
+struct LoadedVLEK: Sendable, Equatable {
     let hashstick: VLEKHashstick
     let tcb: TCBVersion
+
+    init(hashstick: VLEKHashstick, tcb: TCBVersion) {
+        self.hashstick = hashstick
+        self.tcb = tcb
+    }
 
     /// Unwraps a blob of 432 bytes; nil when it was not made for this chip.
     init?(_ blob: [UInt8], for identity: PlatformIdentity) {

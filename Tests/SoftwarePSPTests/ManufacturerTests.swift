@@ -138,7 +138,7 @@ struct ManufacturerTests {
             manufacturer.vcek(of: chip, product: .milan, tcb: Self.tcb(.milan)),
             manufacturer.vlek(of: Self.hashstick, product: .milan, tcb: Self.tcb(.milan)),
         ]
-        let names = ["ARK-Milan-Software", "SEV-Milan-Software", "SEV-VLEK-Milan-Software", "SEV-VCEK", "SEV-VLEK"]
+        let names = ["ARK-Software-Milan", "SEV-Software-Milan", "SEV-VLEK-Software-Milan", "SEV-VCEK", "SEV-VLEK"]
         for (der, name) in zip(all, names) {
             let certificate = try #require(X509Certificate(der: der))
             #expect(certificate.subject.commonName == name)
@@ -152,7 +152,7 @@ struct ManufacturerTests {
         #expect(manufacturer.vcek(of: chip, product: .milan, tcb: Self.tcb(.milan)) == all[3])
         #expect(
             SHA2Hasher(.sha256).hash(Array(all.joined())).hex
-                == "6601854162c8e41ff130c4cdb18db808cd55af2d0b97be668b079bb8cb479174")
+                == "ad59a1bb6e84c47331ed5d4756204fcad456939f7f65af762dd30396338ff430")
     }
 
     @Test(

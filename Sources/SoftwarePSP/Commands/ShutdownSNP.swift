@@ -12,12 +12,16 @@ extension Firmware {
         guard buffer.length == UInt32(SNPShutdownEx.byteCount) else { return .invalidLength }
         guard buffer.hasValidReservedBits else { return .invalidParameter }
         guard unflushedASIDs.isEmpty else { return .dfFlushRequired }
+        let status = change { settings in
+            settings.vlek = nil
+            return .success
+        }
+        guard status == .success else { return status }
         for (spa, context) in contexts { release(context, at: spa) }
         contexts = [:]
         // SEV-ES guests keep theirs.
         asidOwners = asidOwners.filter { if case .sev = $0.value { true } else { false } }
         isSNPInitialized = false
-        vlek = nil
         return .success
     }
 

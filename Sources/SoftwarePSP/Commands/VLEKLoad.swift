@@ -19,7 +19,9 @@ extension Firmware {
         }
         guard let new = withIdentity({ LoadedVLEK(blob, for: $0) }) else { return .badMeasurement }
         guard new.tcb.hasValidReservedBytes(in: profile.product.tcbLayout) else { return .invalidParameter }
-        vlek = new
-        return .success
+        return change { settings in
+            settings.vlek = new
+            return .success
+        }
     }
 }

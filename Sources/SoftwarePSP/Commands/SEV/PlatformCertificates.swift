@@ -41,11 +41,10 @@ extension Firmware {
             return .invalidCertificate
         }
         guard oca.isSigned(by: key, usage: .oca), pek.isSigned(by: key, usage: .oca) else { return .badSignature }
-        changeIdentity { identity, _ in
+        return changeIdentity { identity, _ in
             identity.oca = nil
             identity.imported = .init(oca: oca, pek: pek)
         }
-        return .success
     }
 
     /// PDH_CERT_EXPORT [SEV 5.12]: what a guest owner checks and makes a session for.

@@ -9,8 +9,7 @@ extension Firmware {
     /// - Returns: INVALID_PLATFORM_STATE unless UNINIT.
     mutating func resetPlatform() -> SEVStatus {
         guard sevPlatformState == .uninitialized else { return .invalidPlatformState }
-        changeIdentity { $0.renew(from: &$1) }
-        return .success
+        return changeIdentity { $0.renew(from: &$1) }
     }
 
     /// PEK_GEN [SEV 5.7]: a new PEK, and with it a new OCA and PDH. An external owner loses the platform.
@@ -18,8 +17,7 @@ extension Firmware {
     /// - Returns: INVALID_PLATFORM_STATE unless INIT.
     mutating func generatePEK() -> SEVStatus {
         guard sevPlatformState == .initialized else { return .invalidPlatformState }
-        changeIdentity { $0.renew(from: &$1) }
-        return .success
+        return changeIdentity { $0.renew(from: &$1) }
     }
 
     /// PDH_GEN [SEV 5.11]: a new PDH. Sessions made for the old one are refused from now on.
@@ -27,7 +25,6 @@ extension Firmware {
     /// - Returns: INVALID_PLATFORM_STATE when UNINIT.
     mutating func generatePDH() -> SEVStatus {
         guard sevPlatformState != .uninitialized else { return .invalidPlatformState }
-        changeIdentity { $0.pdh = $1.key("sev-pdh") }
-        return .success
+        return changeIdentity { $0.pdh = $1.key("sev-pdh") }
     }
 }
