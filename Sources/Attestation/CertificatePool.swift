@@ -6,6 +6,8 @@ import Crypto
 public struct CertificatePool: Sendable {
     public private(set) var certificates: [X509Certificate] = []
     public private(set) var revocationLists: [X509RevocationList] = []
+    /// What is there already: a store of a fleet has thousands of certificates.
+    private var known: Set<[UInt8]> = []
 
     public init() {}
 
@@ -38,14 +40,19 @@ public struct CertificatePool: Sendable {
 
     /// Adds one parsed certificate; one that is there already stays once.
     public mutating func add(_ certificate: X509Certificate) {
-        if !certificates.contains(where: { $0.der == certificate.der }) { certificates.append(certificate) }
+        if known.insert(certificate.der).inserted { certificates.append(certificate) }
+    }
+
+    /// Adds one parsed revocation list; one that is there already stays once.
+    public mutating func add(_ list: X509RevocationList) {
+        if known.insert(list.der).inserted { revocationLists.append(list) }
     }
 
     private mutating func addDER(_ der: [UInt8], _ name: String) throws(AttestationError) {
         if let certificate = X509Certificate(der: der) {
             add(certificate)
         } else if let list = X509RevocationList(der: der) {
-            revocationLists.append(list)
+            add(list)
         } else {
             throw Self.malformed(
                 name, expected: "an X.509 certificate or CRL in DER", found: "\(der.count) bytes that are neither")
@@ -55,20 +62,51 @@ public struct CertificatePool: Sendable {
     /// The VCEKs and VLEKs.
     public var endorsements: [X509Certificate] { certificates.filter(EndorsementCertificate.isEndorsement) }
 
-    /// The chain for a report: of several leaves the one for its kind of key, its chip and its TCB.
+    /// The chain for a report: of several leaves the one for its kind of key, its chip and its TCB. Where several fit as well,
+    /// as VLEKs of two providers or a VCEK that was issued twice, the one whose key has signed, and the newest of these.
     ///
     /// - Throws: ``AttestationError``: `missing`, or why the chain is not accepted.
     public func chain(for report: AttestationReport, trusted: TrustedRoots = .amd) throws(AttestationError)
         -> EndorsementChain
     {
         let kind = report.keyInformation.signingKey
-        let leaves = endorsements
-        guard let leaf = leaves.max(by: { Self.fit($0, report) < Self.fit($1, report) }) else {
-            throw Self.missing(
-                "\(kind == .vlek ? "VLEK" : "VCEK") certificate", "of the chip and TCB that made the report")
+        let ranked = endorsements.map { (leaf: $0, fit: Self.fit($0, report)) }
+        let best = ranked.map(\.fit).max() ?? 0
+        var leaves = ranked.filter { $0.fit == best }.map(\.leaf)
+        if leaves.count > 1 {
+            let signed = report.signedBytes
+            let signing = leaves.filter {
+                $0.p384Key?.isValidSignature(
+                    littleEndianR: report.signatureR, s: report.signatureS, of: signed, hash: .sha384) == true
+            }
+            if !signing.isEmpty { leaves = signing }
+            leaves.sort { $0.notAfter > $1.notAfter }
         }
-        let signer = kind == .vlek ? "ASVK" : "ASK"
+        var refusal = Self.missing(
+            "\(kind == .vlek ? "VLEK" : "VCEK") certificate", "of the chip and TCB that made the report")
+        for (index, leaf) in leaves.enumerated() {
+            do throws(AttestationError) {
+                return try chain(of: leaf, trusted: trusted)
+            } catch  where index == 0 {
+                refusal = error
+            } catch {}
+        }
+        throw refusal
+    }
+
+    /// There is a leaf of the kind, chip and TCB that the report names.
+    public func hasLeaf(for report: AttestationReport) -> Bool {
+        endorsements.contains { Self.fit($0, report) >= Self.fitOfAll(report) }
+    }
+
+    /// The chain from a leaf up to its root, both in the pool.
+    ///
+    /// - Throws: ``AttestationError``: `missing`, or why the chain is not accepted.
+    public func chain(of leaf: X509Certificate, trusted: TrustedRoots = .amd) throws(AttestationError)
+        -> EndorsementChain
+    {
         guard let intermediate = issuer(of: leaf) else {
+            let signer = leaf.subject.commonName == "SEV-VLEK" ? "ASVK" : "ASK"
             throw Self.missing("\(signer) certificate", "whose subject is \(leaf.issuer)")
         }
         guard let root = issuer(of: intermediate) else {
@@ -76,11 +114,21 @@ public struct CertificatePool: Sendable {
         }
         return try EndorsementChain(
             leaf: leaf, intermediate: intermediate, root: root, trusted: trusted,
-            revocationLists: revocationLists.filter { $0.issuer == root.subject })
+            revocationLists: revocationLists(of: root))
+    }
+
+    /// The root's lists. One of its name that nobody here has signed is among them, so that it is noticed; another root of the
+    /// same name, as software platforms have, answers for its own.
+    func revocationLists(of root: X509Certificate) -> [X509RevocationList] {
+        revocationLists.filter { list in
+            guard list.issuer == root.subject else { return false }
+            return list.isSigned(by: root)
+                || !certificates.contains { $0.subject == list.issuer && $0.isAuthority && list.isSigned(by: $0) }
+        }
     }
 
     /// By name; of several the one whose key made the signature.
-    private func issuer(of certificate: X509Certificate) -> X509Certificate? {
+    func issuer(of certificate: X509Certificate) -> X509Certificate? {
         let candidates = certificates.filter { $0.subject == certificate.issuer && $0.isAuthority }
         return candidates.first { certificate.isSigned(by: $0) } ?? candidates.first
     }
@@ -95,14 +143,19 @@ public struct CertificatePool: Sendable {
         return score
     }
 
-    private static func missing(_ what: String, _ which: String) -> AttestationError {
+    /// The fit of a leaf that agrees in everything that the report says.
+    private static func fitOfAll(_ report: AttestationReport) -> Int {
+        report.chipID == nil || report.keyInformation.signingKey != .vcek ? 11 : 15
+    }
+
+    static func missing(_ what: String, _ which: String) -> AttestationError {
         AttestationError(
             .missing, attempt: "build the certificate chain", subject: "certificates", field: what,
             expected: "one \(which)", found: "none", likelyCause: "the folder lacks it, or holds another product's",
             nextStep: "add it: AMD's key server publishes it, and the extended request returns it")
     }
 
-    private static func malformed(_ name: String, expected: String, found: String) -> AttestationError {
+    static func malformed(_ name: String, expected: String, found: String) -> AttestationError {
         AttestationError(
             .malformed, attempt: "read certificates", subject: name, field: "contents", expected: expected,
             found: found,

@@ -13,6 +13,9 @@ public struct EndorsementChain: Sendable {
     /// A revocation list of the root was looked at.
     public let revocationsChecked: Bool
 
+    /// The newest list of the root, if there is one.
+    public var newestRevocationList: X509RevocationList? { revocationLists.first }
+
     /// Newest first.
     let revocationLists: [X509RevocationList]
 
@@ -35,18 +38,9 @@ public struct EndorsementChain: Sendable {
         self.leaf = try EndorsementCertificate(leaf)
         self.revocationLists = revocationLists.sorted { $0.thisUpdate > $1.thisUpdate }
         revocationsChecked = !revocationLists.isEmpty
-        try Self.checkAuthority(root, "ARK")
-        guard root.issuer == root.subject else {
-            throw Self.refusal(
-                "ARK", "issuer", expected: "its own subject \(root.subject)", found: "\(root.issuer)",
-                cause: "an intermediate certificate in place of the root", next: "give the ARK")
-        }
-        standing = try trusted.standing(of: root)
-        try Self.checkSignature(on: root, "ARK", by: root, "its own key")
+        standing = try Self.standing(ofRoot: root, trusted: trusted)
         let signer = self.leaf.kind == .vlek ? "ASVK" : "ASK"
-        try Self.checkAuthority(intermediate, signer)
-        try Self.checkIssuer(of: intermediate, signer, is: root, "ARK")
-        try Self.checkSignature(on: intermediate, signer, by: root, "the ARK")
+        try Self.check(intermediate: intermediate, signer, of: root)
         try Self.checkIssuer(of: leaf, "\(self.leaf.kind)", is: intermediate, signer)
         try Self.checkSignature(on: leaf, "\(self.leaf.kind)", by: intermediate, "the \(signer)")
         guard leaf.isWellFormed, !leaf.isAuthority else {
@@ -80,6 +74,30 @@ public struct EndorsementChain: Sendable {
     }
 
     // MARK: Single checks
+
+    /// Why a root is believed, after all checks of it.
+    static func standing(
+        ofRoot root: X509Certificate, trusted: TrustedRoots
+    ) throws(AttestationError) -> RootStanding {
+        try checkAuthority(root, "ARK")
+        guard root.issuer == root.subject else {
+            throw refusal(
+                "ARK", "issuer", expected: "its own subject \(root.subject)", found: "\(root.issuer)",
+                cause: "an intermediate certificate in place of the root", next: "give the ARK")
+        }
+        let standing = try trusted.standing(of: root)
+        try checkSignature(on: root, "ARK", by: root, "its own key")
+        return standing
+    }
+
+    /// All checks of an ASK or ASVK but for its product.
+    static func check(
+        intermediate: X509Certificate, _ signer: String, of root: X509Certificate
+    ) throws(AttestationError) {
+        try checkAuthority(intermediate, signer)
+        try checkIssuer(of: intermediate, signer, is: root, "ARK")
+        try checkSignature(on: intermediate, signer, by: root, "the ARK")
+    }
 
     private static func checkAuthority(_ certificate: X509Certificate, _ subject: String) throws(AttestationError) {
         guard certificate.isWellFormed, certificate.isAuthority, let usage = certificate.keyUsage,
@@ -129,6 +147,18 @@ public struct EndorsementChain: Sendable {
     /// The root's list is about what the root has issued: the ASK or ASVK, and itself. Leaves have the serial number 0 and
     /// another issuer, so such a list says nothing about them.
     private func checkRevocations(_ list: X509RevocationList, _ signer: String) throws(AttestationError) {
+        try Self.check(list: list, of: root)
+        for (certificate, subject) in [(intermediate, signer), (root, "ARK")]
+        where list.revokedSerialNumbers.contains(certificate.serialNumber) {
+            throw AttestationError(
+                .revocation, attempt: "verify the certificate chain", subject: subject, field: "serial number",
+                expected: "one that is not revoked", found: "\(certificate.serialNumber), revoked by the CRL",
+                likelyCause: "AMD has withdrawn this key", nextStep: "do not trust reports of this chain")
+        }
+    }
+
+    /// The list is the root's.
+    static func check(list: X509RevocationList, of root: X509Certificate) throws(AttestationError) {
         guard list.issuer == root.subject, !list.hasCriticalExtension, let usage = root.keyUsage,
             usage & X509Certificate.revocationListSigning != 0, list.isSigned(by: root)
         else {
@@ -138,13 +168,6 @@ public struct EndorsementChain: Sendable {
                 found: "\(list.issuer), or a signature that is none",
                 likelyCause: "the list of another product, or a damaged file",
                 nextStep: "get the product's CRL from AMD again")
-        }
-        for (certificate, subject) in [(intermediate, signer), (root, "ARK")]
-        where list.revokedSerialNumbers.contains(certificate.serialNumber) {
-            throw AttestationError(
-                .revocation, attempt: "verify the certificate chain", subject: subject, field: "serial number",
-                expected: "one that is not revoked", found: "\(certificate.serialNumber), revoked by the CRL",
-                likelyCause: "AMD has withdrawn this key", nextStep: "do not trust reports of this chain")
         }
     }
 

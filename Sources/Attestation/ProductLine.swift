@@ -38,6 +38,14 @@ public enum ProductLine: String, CaseIterable, Hashable, Sendable, CustomStringC
         self = product
     }
 
+    /// As people write it.
+    public init?(ignoringCase name: String) {
+        guard let product = Self.allCases.first(where: { $0.rawValue.lowercased() == name.lowercased() }) else {
+            return nil
+        }
+        self = product
+    }
+
     /// Significant bytes of CHIP_ID, and the length of the hardware id in a VCEK.
     public var hardwareIDByteCount: Int { self == .turin ? 8 : 64 }
 }

@@ -142,15 +142,8 @@ private struct PolicyMember {
 
     private static func bytes(_ value: JSONInput, _ count: Int) -> [UInt8]? {
         guard case .string(let text) = value else { return nil }
-        let digits = Array(text.utf8)
-        guard digits.count == 2 * count else { return nil }
-        var result: [UInt8] = []
-        for index in 0..<count {
-            let pair = String(decoding: digits[(2 * index)..<(2 * index + 2)], as: UTF8.self)
-            guard !pair.hasPrefix("+"), !pair.hasPrefix("-"), let byte = UInt8(pair, radix: 16) else { return nil }
-            result.append(byte)
-        }
-        return result
+        guard text.utf8.count == 2 * count else { return nil }
+        return bytesFromHex(text)
     }
 
     /// "1.55" or "1.55.29".

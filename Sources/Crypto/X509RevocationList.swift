@@ -7,6 +7,8 @@ import COpenSSL
 public final class X509RevocationList: @unchecked Sendable {
     // SAFETY: the list is only read after init, so threads share it without a lock.
     private let list: OpaquePointer
+    /// The bytes that it was read from.
+    public let der: [UInt8]
     public let issuer: X509Name
     /// Seconds since 1970-01-01 UTC.
     public let thisUpdate: Int64
@@ -42,6 +44,7 @@ public final class X509RevocationList: @unchecked Sendable {
             return nil
         }
         unsafe list = parsed
+        self.der = der
         self.issuer = issuer
         self.thisUpdate = thisUpdate
         unsafe nextUpdate = secondsSinceEpoch(X509_CRL_get0_nextUpdate(parsed))

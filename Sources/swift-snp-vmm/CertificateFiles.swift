@@ -1,45 +1,8 @@
-// Certificates given on the command line: files and folders.
+// Roots and keys given on the command line.
 
 import Attestation
-import CProcess
 import Crypto
-import KVMABI
 import SNPVMM
-
-extension CertificatePool {
-    /// Names of files in a folder that hold certificates or revocation lists.
-    private static let suffixes = [".pem", ".der", ".crt", ".cer", ".cert", ".crl"]
-
-    /// Adds a file (PEM, DER, or the certificate table of an extended request), or all such files of a folder.
-    mutating func add(path: String) throws {
-        guard let names = try Self.names(inFolder: path) else {
-            try add(InputFile(path: path).read(as: "certificates"), name: path)
-            return
-        }
-        for name in names.sorted() where Self.suffixes.contains(where: { name.lowercased().hasSuffix($0) }) {
-            let file = path + "/" + name
-            try add(InputFile(path: file).read(as: "certificates"), name: file)
-        }
-    }
-
-    /// Nil when the path is a file.
-    private static func names(inFolder path: String) throws(CommandFailure) -> [String]? {
-        var bytes = [UInt8](repeating: 0, count: 1 << 20)
-        let room = UInt64(bytes.count)
-        let count = withKernelAddress(of: Array(path.utf8) + [0]) { address in
-            withKernelAddress(ofMutable: &bytes) { folder_names(address, $0, room) }
-        }
-        if count == -20 { return nil }  // ENOTDIR
-        guard count >= 0 else {
-            throw CommandFailure(
-                status: .badInput,
-                message:
-                    "could not read certificates from \(path): \(Errno(rawValue: Int32(truncatingIfNeeded: -count))). "
-                    + "Likely cause: a mistyped path, or a missing permission. Next step: check the path.")
-        }
-        return bytes.prefix(Int(count)).split(separator: 0).map { String(decoding: $0, as: UTF8.self) }
-    }
-}
 
 extension TrustedRoots {
     /// The roots in files that the caller names.

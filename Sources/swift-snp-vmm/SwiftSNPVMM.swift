@@ -18,7 +18,8 @@ struct SwiftSNPVMM: ParsableCommand {
             terminated or crashed.
             """,
         subcommands: [
-            Run.self, Measure.self, Verify.self, Report.self, IDBlockCommand.self, Owner.self, Platform.self,
+            Run.self, Measure.self, Verify.self, Report.self, Certs.self, IDBlockCommand.self, Owner.self,
+            Platform.self,
             Attack.self,
             Version.self,
         ])

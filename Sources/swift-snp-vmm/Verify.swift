@@ -24,8 +24,8 @@ struct Verify: ParsableCommand {
     var report: String
     @Option(
         help: ArgumentHelp(
-            "Certificates and revocation lists: a folder (.pem, .der, .crt, .cer, .cert, .crl), a file, or the certificate "
-                + "table of an extended request. May be repeated.", valueName: "path"))
+            "Certificates and revocation lists: a store of `certs import` or another folder (with the folders in it), a file, "
+                + "or the certificate table of an extended request. May be repeated.", valueName: "path"))
     var certs: [String]
     @Option(
         name: .customLong("trusted-root"),
@@ -63,14 +63,11 @@ struct Verify: ParsableCommand {
         let bytes = try InputFile(path: report).read(as: "the report", byteCount: AttestationReport.byteCount)
         let policy = try wantedPolicy()
         let roots = try TrustedRoots(paths: trustedRoots)
-        var pool = CertificatePool()
-        for path in certs { try pool.add(path: path) }
-        for root in roots.named { pool.add(root) }
         let verified: VerifiedReport
         do {
-            let chain = try pool.chain(for: AttestationReport(bytes: bytes), trusted: roots)
+            let chain = try EndorsementChain(for: AttestationReport(bytes: bytes), in: certs, trusted: roots)
             verified = try chain.verify(bytes, at: ignoresDates ? nil : time ?? process_wall_clock())
-        } catch let refusal {
+        } catch let refusal as AttestationError {
             if json { print(Self.jsonText(notGenuine: refusal)) }
             throw refusal
         }

@@ -65,6 +65,7 @@ enum TestKeys {
     static let ark = RSAPrivateKey(bits: 4096, derivedFrom: seed, label: "test ark")
     static let ask = RSAPrivateKey(bits: 4096, derivedFrom: seed, label: "test ask")
     static let vcek = P384PrivateKey(derivedFrom: seed, label: "test vcek")
+    static let otherVCEK = P384PrivateKey(derivedFrom: seed, label: "another test vcek")
 }
 
 /// A chain to be made, with the values of a good one.
@@ -89,6 +90,8 @@ struct TestChain: Sendable {
     var notAfter = "310101000000Z"
     var extraExtensions: [[UInt8]] = []
     var leavesOut: Set<String> = []
+    var hasOtherLeafKey = false
+    var provider = "CN=tests"
 
     static func turin() -> TestChain {
         var chain = TestChain()
@@ -129,11 +132,11 @@ struct TestChain: Sendable {
         if kind == .vcek {
             add("4", wrapsHardwareID ? DER.tagged(4, hardwareID) : hardwareID)
         } else {
-            add("5", DER.tagged(0x16, Array("CN=tests".utf8)))
+            add("5", DER.tagged(0x16, Array(provider.utf8)))
         }
         if leafIsAuthority { extensions.append(Self.authority(nil)) }
         extensions += extraExtensions
-        let public384 = TestKeys.vcek.publicKey
+        let public384 = (hasOtherLeafKey ? TestKeys.otherVCEK : TestKeys.vcek).publicKey
         let point = [4] + public384.littleEndianX.reversed() + public384.littleEndianY.reversed()
         let key = DER.sequence(
             DER.sequence(DER.oid("1.2.840.10045.2.1"), DER.oid("1.3.132.0.34")), DER.bits(point))

@@ -74,7 +74,7 @@ struct VerifyTests {
             (synthetic, nil, Self.time + root, 5, "WARNING: NOT AN AMD CHAIN"),
             (synthetic, nil, Self.time + root, 5, "HOST_DATA: expected 0000"),
             ("report-real/oak-genoa-v5", "cert-only", Self.time, 5, "could not verify"),
-            ("report-real/oak-genoa-v5", "report-real", Self.time, 3, "VCEK certificate: expected one"),
+            ("report-real/oak-genoa-v5", "id-block", Self.time, 3, "VCEK certificate: expected one"),
             ("report-real/oak-genoa-v5", "nowhere", Self.time, 3, "ENOENT"),
             ("report-real/oak-genoa-v5", "id-block/id_auth.bin", Self.time, 3, "certificate table"),
             ("report-real/oak-genoa-v5", nil, Self.time + ["--nonce", "0g"], 2, "not a hex digit"),
