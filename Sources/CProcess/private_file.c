@@ -2,7 +2,6 @@
 #include "private_file.h"
 #include "process.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -28,32 +27,6 @@ int32_t folder_create_private(uint64_t path_address) {
     struct stat status;
     if (stat(path, &status) != 0) return -errno;
     return S_ISDIR(status.st_mode) ? 0 : -ENOTDIR;
-}
-
-int64_t folder_names(uint64_t path_address, uint64_t address, uint64_t byte_count) {
-    DIR *folder = opendir((const char *)(uintptr_t)path_address);
-    if (folder == NULL) return -errno;
-    char *names = (char *)(uintptr_t)address;
-    uint64_t used = 0;
-    int error = 0;
-    for (;;) {
-        errno = 0;
-        struct dirent *entry = readdir(folder);
-        if (entry == NULL) {
-            error = errno;
-            break;
-        }
-        if (entry->d_name[0] == '.') continue;
-        size_t length = strlen(entry->d_name) + 1;
-        if (length > byte_count - used) {
-            error = ERANGE;
-            break;
-        }
-        memcpy(names + used, entry->d_name, length);
-        used += length;
-    }
-    closedir(folder);
-    return error != 0 ? -error : (int64_t)used;
 }
 
 int32_t file_lock(uint64_t path_address) {

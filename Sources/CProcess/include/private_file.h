@@ -8,10 +8,6 @@
 /* Makes a folder with mode 0700, and those above it that are missing. An existing one stays as it is. */
 int32_t folder_create_private(uint64_t path_address);
 
-/* The names in a folder, but for those that begin with a dot, each ended by NUL, in any order. Returns how many bytes they take;
-   -ERANGE when that is more than `byte_count`. */
-int64_t folder_names(uint64_t path_address, uint64_t address, uint64_t byte_count);
-
 /* Opens the file, made with mode 0600 if need be, and waits until no other process holds its lock. The lock goes with the
  * descriptor. */
 int32_t file_lock(uint64_t path_address);
