@@ -6,7 +6,7 @@
 import CX86State
 import X86Defs
 
-/// A software x86-64 processor in long mode.
+/// A software x86-64 processor.
 public final class Processor {
     /// What kind of guest runs here.
     public struct Configuration: Sendable {
@@ -56,6 +56,11 @@ public final class Processor {
     var exit: VMExit = .interrupt
     /// An exit that finishing an instruction led to, for the next run.
     var pendingExit: VMExit?
+    /// Where an intercepted RDMSR or WRMSR goes on.
+    var instructionBehindExit: UInt64 = 0
+    /// Modes that code was decoded for, and the current one.
+    var contexts: [DecodeContext: UInt32] = [:]
+    var decodeContext = DecodeContext()
     var bouncePieces: [BouncePiece] = []
     var leavingAfterBounce = false
     var pendingMMIOWrite: VMExit?
@@ -129,9 +134,9 @@ public final class Processor {
     private func get0(_ register: Int) -> UInt64 { get(s, Slot.gpr(register & 15)) }
 
     public var rip: UInt64 {
-        get { s.pointee.rip }
+        get { instructionPointer(s.pointee.rip) }
         set {
-            s.pointee.rip = newValue
+            s.pointee.rip = linearInstruction(newValue)
             s.pointee.link = nil
         }
     }
@@ -184,7 +189,7 @@ public final class Processor {
             put(s, 0, value & 0xffff_ffff)
             put(s, Slot.gpr(2), value >> 32)
         }
-        s.pointee.rip = s.pointee.rip &+ 2
+        s.pointee.rip = instructionBehindExit
     }
     /// Completes a `.mmio` read: the instruction is finished with this value when this returns.
     public func completeMMIO(value: UInt64) {

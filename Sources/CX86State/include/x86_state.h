@@ -112,6 +112,12 @@ struct x86_cpu {
     uint64_t efer, star, lstar, cstar, sfmask, kernel_gs_base, tsc_aux;
     uint64_t sysenter_cs, sysenter_esp, sysenter_eip, pat, xss, ghcb_msr, sev_status;
     uint32_t pkru;
+    // What the running code segment means. Outside 64-bit mode `rip` is a linear address all the same: EIP is rip minus
+    // `code_base`, and addresses wrap at 4 GiB.
+    uint32_t legacy;           // 0 in 64-bit code, else 1
+    uint64_t code_base;        // 0 in 64-bit code
+    uint64_t rip_mask;         // all ones in 64-bit code, else 0xffffffff
+    uint32_t context;          // which decoded blocks belong to this mode; 0 in 64-bit code
     uint32_t cpu_pad;
     void *_Nullable owner;     // the Swift object, unretained
 };

@@ -53,11 +53,24 @@ struct Decoder {
     /// 66 without REX.W: 16-bit operands.
     var operand16 = false
     var address32 = false
+    /// Outside 64-bit mode: 16-bit addresses.
+    var address16 = false
     var lock = false
     /// 0, 0xF2 or 0xF3: the last one wins.
     var repeatPrefix: UInt8 = 0
     /// Slot of FS or GS base, or the zero slot.
     var segmentSlot: UInt16 = Slot.zero
+    /// Outside 64-bit mode: the segment that a prefix names.
+    var segmentOverride: SegmentIndex?
+    /// The mode to decode for.
+    let context: DecodeContext
+    /// Neither 64-bit mode nor its rules: see LegacyOperands.swift.
+    var legacy: Bool { !context.isLong }
+    /// Outside 64-bit mode: the uop that checks this instruction's memory operand, or -1; the operand before it was cut
+    /// and checked, and where its uops began.
+    var pendingCheck = -1
+    var unsettled = MemoryOperand()
+    var unsettledUop = 0
     var modrm: UInt8 = 0
     var memory = MemoryOperand()
     var ended = false
@@ -79,6 +92,7 @@ struct Decoder {
     ) {
         self.processor = processor
         handlers = processor.handlers
+        context = processor.decodeContext
         self.bytes = bytes
         self.available = available
         blockRIP = rip
@@ -125,7 +139,7 @@ struct Decoder {
     /// 0 = 8 bits, 1 = 16, 2 = 32, 3 = 64.
     var operandSize: Int { rex & 8 != 0 ? 3 : operand16 ? 1 : 2 }
     /// Near branches, PUSH and POP: 64 bits, or 16 with a prefix.
-    var stackSize: Int { operand16 ? 1 : 3 }
+    var stackSize: Int { operand16 ? 1 : legacy ? 2 : 3 }
     var isRegister: Bool { modrm >= 0xc0 }
     var regField: Int { Int((modrm &>> 3) & 7) }
     var reg: Int { regField | Int(rex & 4) &<< 1 }
@@ -144,6 +158,7 @@ struct Decoder {
         memory = MemoryOperand()
         guard !isRegister else { return }
         let mod = modrm &>> 6, low = modrm & 7
+        if address16 { return readModRM16(mod: mod, low: low) }
         if low == 4 {
             let sib = byte()
             let index = Int((sib &>> 3) & 7) | Int(rex & 2) &<< 2
@@ -159,7 +174,7 @@ struct Decoder {
             }
         } else if low == 5 && mod == 0 {
             memory.disp = Int32(truncatingIfNeeded: i32())
-            memory.isRIPRelative = true
+            memory.isRIPRelative = !legacy
         } else {
             memory.base = Slot.gpr(rm)
         }
@@ -169,7 +184,8 @@ struct Decoder {
     }
 
     /// Reduces segment bases, 32-bit addresses and far RIP-relative ones to "base + index << scale + disp".
-    private mutating func settleAddress() {
+    mutating func settleAddress() {
+        if legacy { return settleLegacyAddress() }
         if memory.isRIPRelative {
             let here = blockRIP &+ UInt64(position) &+ UInt64(bitPattern: Int64(memory.disp))
             let fits = Int64(bitPattern: here) == Int64(Int32(truncatingIfNeeded: here))
@@ -193,6 +209,10 @@ struct Decoder {
     /// The absolute address operand of MOV AL, moffs.
     mutating func readOffset() {
         memory = MemoryOperand()
+        if legacy {
+            memory.disp = address16 ? Int32(u16()) : Int32(truncatingIfNeeded: i32())
+            return settleLegacyAddress()
+        }
         let a = address32 ? UInt64(UInt32(truncatingIfNeeded: i32())) : u64()
         emit(Handler.movRI &+ 3, dst: Slot.tmp(3), imm: a)
         memory.base = Slot.tmp(3)
@@ -221,6 +241,10 @@ struct Decoder {
         emit(
             handler, dst: dst, src: src, base: memory.base, index: memory.index, scale: memory.scale, disp: memory.disp,
             imm: imm)
+        if pendingCheck >= 0 && memory.base == Slot.tmp(3) {
+            let (byteCount, write) = Self.access(ofHandler: handler)
+            noteAccess(byteCount, write: write)
+        }
     }
 
     /// The effective address into a temporary (for engine calls).
@@ -229,15 +253,20 @@ struct Decoder {
     }
 
     mutating func emitSystem(
-        _ op: SystemOperation, dst: UInt16 = 0, base: UInt16 = 0, scale: UInt8 = 0, imm: UInt64 = 0, ends: Bool = false
+        _ op: SystemOperation, dst: UInt16 = 0, base: UInt16 = 0, index: UInt16 = 0, scale: UInt8 = 0, imm: UInt64 = 0,
+        ends: Bool = false
     ) {
-        emit(Handler.system, dst: dst, src: op.rawValue, base: base, scale: scale, imm: imm)
+        emit(Handler.system, dst: dst, src: op.rawValue, base: base, index: index, scale: scale, imm: imm)
         if ends { ended = true }
     }
 
     /// A rare instruction with a memory operand, whose address goes to the first temporary.
     mutating func emitAddressed(_ op: SystemOperation, imm: UInt64 = 0) {
         let onStack = memory.isOnStack
+        if pendingCheck >= 0 {
+            let (byteCount, write) = access(of: op)
+            noteAccess(byteCount, write: write)
+        }
         emitAddress(0)
         emitSystem(op, dst: Slot.tmp(0), scale: onStack ? 0x40 : 0, imm: imm)
     }
@@ -264,7 +293,8 @@ struct Decoder {
 
     /// Emits a direct branch; `target` is a linear address.
     mutating func emitBranch(_ near: Int, to target: UInt64) {
-        let distance = Int64(bitPattern: target &- blockRIP)
+        var distance = Int64(bitPattern: target &- blockRIP)
+        if legacy { distance = Int64(Int32(truncatingIfNeeded: distance)) }  // Modulo 4 GiB, as the sum with RIP is.
         guard distance == Int64(Int32(truncatingIfNeeded: distance)) else { return unimplemented() }
         let sameP = !crossing && target & ~0xfff == blockRIP & ~0xfff
         emit(near &+ (sameP ? 0 : 1), disp: Int32(truncatingIfNeeded: distance))
@@ -305,9 +335,12 @@ struct Decoder {
         prefix66 = false
         operand16 = false
         address32 = false
+        address16 = false
         lock = false
         repeatPrefix = 0
         segmentSlot = Slot.zero
+        segmentOverride = nil
+        pendingCheck = -1
         effect = .barrier
         newCandidate = -1
         newCompare = nil
@@ -322,10 +355,16 @@ struct Decoder {
             case 0x67: address32 = true
             case 0xf0: lock = true
             case 0xf2, 0xf3: repeatPrefix = opcode
-            case 0x64: segmentSlot = Slot.fsBase
-            case 0x65: segmentSlot = Slot.gsBase
-            case 0x26, 0x2e, 0x36, 0x3e: break  // Without meaning in 64-bit mode; FS and GS stay.
-            case 0x40...0x4f:
+            case 0x64:
+                segmentSlot = Slot.fsBase
+                segmentOverride = .fs
+            case 0x65:
+                segmentSlot = Slot.gsBase
+                segmentOverride = .gs
+            case 0x26, 0x2e, 0x36, 0x3e:
+                // Without meaning in 64-bit mode; FS and GS stay.
+                if legacy { segmentOverride = SegmentIndex(rawValue: Int((opcode &>> 3) & 3)) }
+            case 0x40...0x4f where !legacy:
                 rex = opcode & 15
                 hasREX = true
                 opcode = byte()
@@ -340,12 +379,18 @@ struct Decoder {
             opcode = byte()
         }
         operand16 = prefix66 && rex & 8 == 0
+        if legacy {
+            operand16 = prefix66 != context.is16Bit
+            address16 = address32 != context.is16Bit
+            address32 = !address16
+            segmentSlot = Slot.zero
+        }
         if !overrun {
             if opcode == 0x0f {
                 opcodePosition = position
                 decode0F(byte())
             } else {
-                decodeOneByte(opcode)
+                if !(legacy && decodeLegacy(opcode)) { decodeOneByte(opcode) }
             }
         }
         if lock && !overrun && !lockAllowed(opcode) {
@@ -426,6 +471,13 @@ struct Decoder {
 }
 
 extension Processor {
+    /// Bytes of the code segment from a linear address on, as far as that matters to a page.
+    func codeBytesLeft(at rip: UInt64) -> Int {
+        guard s.pointee.legacy != 0 else { return 0x2000 }
+        let pointer = instructionPointer(rip), limit = UInt64(s.pointee.cs.limit)
+        return pointer > limit ? 0 : Int(min(limit &- pointer &+ 1, 0x2000))
+    }
+
     /// Decodes the block at `rip` on host page `page` and registers it.
     /// With `single`, one instruction only, in a buffer of its own, followed by a look around; not registered.
     func decodeBlock(_ rip: UInt64, _ page: UInt, single: Bool = false) -> Block? {
@@ -433,8 +485,15 @@ extension Processor {
         guard let base = UnsafePointer<UInt8>(bitPattern: page) else { return nil }
         let header = single ? singleArena : arena + arenaUsed
         let first = header + 1
+        // What the code segment's limit leaves of the page.
+        let limit = codeBytesLeft(at: rip)
+        guard limit > 0 else {
+            prepareException(13, error: 0, at: rip)
+            return nil
+        }
+        let available = min(4096 &- offset, limit)
         var d = Decoder(
-            self, bytes: base + offset, available: 4096 &- offset, rip: rip, crossing: false, out: first)
+            self, bytes: base + offset, available: available, rip: rip, crossing: false, out: first)
         var secondPage: UInt = 0
         while !d.ended {
             let before = d
@@ -449,15 +508,20 @@ extension Processor {
             if d.overrun {
                 d = before
                 if d.instructionCount > 0 { break }
+                if limit <= 4096 &- offset {
+                    prepareException(13, error: 0, at: rip)
+                    return nil
+                }
                 // The block's first instruction crosses into the next page: it alone makes the block.
-                guard let next = executablePage((rip | 0xfff) &+ 1, at: rip),
+                guard let next = executablePage(((rip | 0xfff) &+ 1) & s.pointee.rip_mask, at: rip),
                     let nextBase = UnsafePointer<UInt8>(bitPattern: next)
                 else { return nil }
                 let inFirst = 4096 &- offset
                 for i in 0..<inFirst { crossingBytes[i] = base[offset &+ i] }
                 for i in 0..<16 { crossingBytes[inFirst &+ i] = nextBase[i] }
                 d = Decoder(
-                    self, bytes: UnsafePointer(crossingBytes), available: inFirst &+ 16, rip: rip, crossing: true,
+                    self, bytes: UnsafePointer(crossingBytes), available: min(inFirst &+ 16, limit), rip: rip,
+                    crossing: true,
                     out: first)
                 d.decodeInstruction()
                 if d.tooLong || d.overrun {
@@ -468,7 +532,7 @@ extension Processor {
                 break
             }
             if single { break }
-            if d.instructionCount >= 60 || d.used > 600 || d.position >= 4096 &- offset { break }
+            if d.instructionCount >= 60 || d.used > 600 || d.position >= available { break }
         }
         if d.stopPending || single && !d.ended {
             d.start = d.position
@@ -488,7 +552,8 @@ extension Processor {
             imm: rip)
         if !single { arenaUsed &+= d.used &+ 2 }
         let block = Block(
-            rip: rip, page: page, secondPage: secondPage, first: first, nextInHash: -1, nextInPage: -1,
+            rip: rip, context: s.pointee.context, page: page, secondPage: secondPage, first: first, nextInHash: -1,
+            nextInPage: -1,
             nextInSecondPage: -1, live: true)
         if !single { register(block) }
         return block

@@ -24,7 +24,8 @@ extension Decoder {
         case 0x6c...0x6f:
             let size = opcode & 1 == 0 ? 0 : min(operandSize, 2)
             emitSystem(
-                opcode < 0x6e ? .ins : .outs, dst: segmentSlot, base: address32 ? 4 : 0, scale: UInt8(1 &<< size),
+                opcode < 0x6e ? .ins : .outs, dst: segmentSlot, base: addressCode, index: sourceSegmentCode,
+                scale: UInt8(1 &<< size),
                 imm: repeatPrefix != 0 ? 1 : 0)
         case 0x70...0x7f:
             let offset = i8()
@@ -191,13 +192,11 @@ extension Decoder {
             emit(Handler.movRR &+ 1, dst: Slot.rbp, src: Slot.tmp(0))
         case 0xca, 0xcb:
             let release = opcode == 0xca ? UInt64(u16()) : 0
-            guard !operand16 else { return unimplemented() }
-            emitSystem(.farReturn, dst: rex & 8 != 0 ? 1 : 0, imm: release, ends: true)
+            emitSystem(.farReturn, scale: UInt8(1 &<< operandSize), imm: release, ends: true)
         case 0xcc: emitSystem(.int3, ends: true)
         case 0xcd: emitSystem(.intN, imm: UInt64(byte()), ends: true)
         case 0xcf:
-            guard rex & 8 != 0 else { return unimplemented() }
-            emitSystem(.iretq, ends: true)
+            emitSystem(.iret, scale: UInt8(1 &<< operandSize), ends: true)
         case 0xd7:
             memory = MemoryOperand()
             emit(Handler.extendR &+ 2 &* 2, dst: Slot.tmp(0), src: 0)  // AL, zero-extended to 64 bits.
@@ -234,7 +233,7 @@ extension Decoder {
             guard !operand16 || opcode == 0xeb else { return unimplemented() }
             emitBranch(Handler.jump, to: nextRIP &+ UInt64(bitPattern: offset))
             ended = true
-        case 0xf1: unimplemented()
+        case 0xf1: emitSystem(.int1, ends: true)
         case 0xf4: emitSystem(.hlt, ends: true)
         case 0xf5: emit(Handler.flagOp &+ 2)
         case 0xf6, 0xf7:
@@ -303,6 +302,19 @@ extension Decoder {
         // The segment does not count for LEA; the address size does.
         segmentSlot = Slot.zero
         let narrow = address32
+        if legacy {
+            readModRM()
+            guard !isRegister else { return undefined() }
+            unsettle()
+            let size = operandSize
+            emitMemory(Handler.lea &+ 1, dst: Slot.tmp(0))
+            if address16 && size == 2 {
+                emit(Handler.extendR &+ (1 &* 3 &+ 1) &* 2, dst: regSlot(2), src: Slot.tmp(0))
+            } else {
+                emit(Handler.movRR &+ size, dst: regSlot(size), src: Slot.tmp(0))
+            }
+            return
+        }
         address32 = false
         readModRM()
         guard !isRegister else { return undefined() }
@@ -358,7 +370,7 @@ extension Decoder {
     private mutating func string(_ op: SystemOperation, _ opcode: UInt8) {
         let size = opcode & 1 == 0 ? 0 : operandSize
         emitSystem(
-            op, dst: segmentSlot, base: address32 ? 4 : 0,
+            op, dst: segmentSlot, base: addressCode, index: sourceSegmentCode,
             scale: repeatPrefix == 0xf3 ? 1 : repeatPrefix == 0xf2 ? 2 : 0,
             imm: 1 &<< UInt64(size))
     }
@@ -437,15 +449,17 @@ extension Decoder {
                 emit(Handler.jumpIndirect, dst: target)
             }
             ended = true
-        case 5:
+        case 3, 5:
             guard !isRegister else { return undefined() }
-            guard !operand16 else { return unimplemented() }
+            let (byteCount, write) = access(of: .farIndirect)
+            noteAccess(byteCount, write: write)
             emitAddress(0)
-            emitSystem(.farJump, dst: Slot.tmp(0), imm: rex & 8 != 0 ? 8 : 4, ends: true)
+            emitSystem(
+                .farIndirect, dst: Slot.tmp(0), base: regField == 3 ? 1 : 0, scale: UInt8(1 &<< operandSize), ends: true
+            )
         case 6:
             let source = rmValue(stackSize)
             emit(Handler.push &+ (operand16 ? 0 : 1), src: source)
-        case 3: isRegister ? undefined() : unimplemented()
         default: undefined()
         }
     }
@@ -454,7 +468,11 @@ extension Decoder {
         let offset = i8()
         let target = nextRIP &+ UInt64(bitPattern: offset)
         // RCX is tested and counted without touching flags, through a temporary and the engine.
-        emitSystem(.loop, dst: address32 ? 1 : 0, scale: opcode & 3)
+        emitSystem(.loop, dst: addressCode, scale: opcode & 3)
+        emitLoopBranch(to: target)
+    }
+
+    mutating func emitLoopBranch(to target: UInt64) {
         // The engine leaves 1 in tmp(0) if the branch is taken.
         processor.conditionalUops[conditionalCount] = (Int32(used), instructionCount &+ 1)
         conditionalCount &+= 1

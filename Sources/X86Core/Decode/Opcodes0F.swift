@@ -4,6 +4,7 @@ import CX86State
 
 extension Decoder {
     mutating func decode0F(_ opcode: UInt8) {
+        if legacy && decodeLegacy0F(opcode) { return }
         switch opcode {
         case 0x00:
             readModRM()
@@ -14,12 +15,14 @@ extension Decoder {
         case 0x02, 0x03:
             readModRM()
             let size = operandSize
+            emitSystem(.requireProtectedMode)
             let source = rmValue(1)
             emitSystem(
                 opcode == 2 ? .lar : .lsl, dst: regSlot(size), base: source, scale: UInt8(1 &<< size))
         case 0x05: emitSystem(.syscall, ends: true)
         case 0x06: emitSystem(.clts, ends: true)
         case 0x07: emitSystem(.sysret, imm: rex & 8 != 0 ? 1 : 0, ends: true)
+        case 0x34, 0x35: undefined()  // SYSENTER and SYSEXIT: AMD's long mode has none.
         case 0x08: emitSystem(.invd)
         case 0x09: emitSystem(.wbinvd)
         case 0x0b, 0xb9, 0xff:
@@ -113,6 +116,9 @@ extension Decoder {
             } else {
                 emitMemory(Handler.cmpxchgM &+ size, src: regSlot(size))
             }
+        case 0xb2, 0xb4, 0xb5:
+            readModRM()
+            loadFarPointer(opcode == 0xb2 ? .ss : opcode == 0xb4 ? .fs : .gs)
         case 0xb6, 0xb7, 0xbe, 0xbf:
             readModRM()
             extend(from: Int(opcode & 1), to: operandSize, signed: opcode >= 0xbe)
@@ -157,6 +163,7 @@ extension Decoder {
         let h = Handler.bit &+ (op &* 3 &+ size &- 1) &* 2
         let bitSlot = regSlot(size)
         if isRegister { return emit(h, dst: rmSlot(size), src: bitSlot) }
+        if legacy { return bitTestLegacy(op, h, bitSlot, size) }
         // The bit offset is signed and reaches beyond the operand: add its words to the address first.
         emitAddress(1)
         emit(Handler.bitAddress &+ size &- 1, dst: Slot.tmp(1), src: bitSlot)
@@ -174,7 +181,28 @@ extension Decoder {
         }
     }
 
+    /// The bit's words are added to the offset, and the segment is asked about the sum.
+    private mutating func bitTestLegacy(_ op: Int, _ h: Int, _ bitSlot: UInt16, _ size: Int) {
+        unsettle()
+        let segment = segmentOverride ?? (memory.isOnStack ? .ss : .ds)
+        emitMemory(Handler.lea &+ 2, dst: Slot.tmp(1))
+        emit(Handler.bitAddress &+ size &- 1, dst: Slot.tmp(1), src: bitSlot)
+        memory = MemoryOperand()
+        memory.base = Slot.tmp(1)
+        segmentOverride = segment
+        settleLegacyAddress()
+        if op == 0 {
+            emitMemory(Handler.load &+ size, dst: Slot.tmp(0))
+            emit(h, dst: Slot.tmp(0), src: bitSlot)
+        } else {
+            emitMemory(Handler.loadForWrite &+ size, dst: Slot.tmp(0))
+            emit(h, dst: Slot.tmp(0), src: bitSlot)
+            emitMemory(Handler.store &+ size, src: Slot.tmp(0))
+        }
+    }
+
     private mutating func group6() {
+        if regField < 6 { emitSystem(.requireProtectedMode) }
         switch regField {
         case 0, 1:
             let op: SystemOperation = regField == 0 ? .sldt : .str
@@ -215,8 +243,10 @@ extension Decoder {
         case 0, 1, 2, 3:
             guard !isRegister else { return undefined() }
             let op: SystemOperation = [.sgdt, .sidt, .lgdt, .lidt][regField]
+            let (byteCount, write) = access(of: op)
+            noteAccess(byteCount, write: write)
             emitAddress(0)
-            emitSystem(op, dst: Slot.tmp(0))
+            emitSystem(op, dst: Slot.tmp(0), scale: operand16 ? 2 : 0)
         case 4:
             emitSystem(.smsw, dst: Slot.tmp(0))
             if isRegister {

@@ -239,9 +239,15 @@ extension Decoder {
     private mutating func decodeMaskedMove(_ prefix: OpcodePrefix) {
         memory = MemoryOperand()
         memory.base = Slot.gpr(7)
-        emitMemory(
-            Handler.segmentAddress &+ (address32 ? 1 : 0), dst: Slot.tmp(0), src: segmentSlot)
         let wide = prefix == .p66
+        if legacy {
+            settleLegacyAddress()
+            noteAccess(wide ? 16 : 8, write: true)
+            emitAddress(0)
+        } else {
+            emitMemory(
+                Handler.segmentAddress &+ (address32 ? 1 : 0), dst: Slot.tmp(0), src: segmentSlot)
+        }
         emitSystem(
             .maskedMove, dst: Slot.tmp(0), base: wide ? vectorSlot(reg) : mmxSlot(regField), scale: wide ? 16 : 8,
             imm: UInt64(wide ? vectorSlot(rm) : mmxSlot(rm & 7)))

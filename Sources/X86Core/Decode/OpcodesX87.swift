@@ -8,6 +8,8 @@ extension Decoder {
         let code = UInt64(opcode) | UInt64(modrm) &<< 8 | (operand16 ? 0x100_0000 : 0)
         if isRegister { return emit(Handler.x87, imm: code) }
         let onStack = memory.isOnStack
+        let (byteCount, write) = x87Access(opcode)
+        noteAccess(byteCount, write: write)
         emitAddress(0)
         emit(Handler.x87, dst: Slot.tmp(0), scale: onStack ? 0x40 : 0, imm: code)
     }

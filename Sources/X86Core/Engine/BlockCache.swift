@@ -11,6 +11,8 @@ import CX86State
 
 struct Block {
     var rip: UInt64
+    /// The mode it was decoded for (``DecodeContext``).
+    var context: UInt32
     var page: UInt
     /// The second page of a page-crossing instruction, or 0.
     var secondPage: UInt
@@ -80,9 +82,11 @@ extension Processor {
         var i = blockHash[hash(rip)]
         while i >= 0 {
             let b = blocks[Int(i)]
-            if b.rip == rip && b.page == page && b.live {
+            if b.rip == rip && b.page == page && b.context == s.pointee.context && b.live {
                 if b.secondPage == 0 { return b }
-                guard let second = executablePage((rip | 0xfff) &+ 1, at: rip) else { return nil }
+                guard let second = executablePage(((rip | 0xfff) &+ 1) & s.pointee.rip_mask, at: rip) else {
+                    return nil
+                }
                 if b.secondPage == second { return b }
             }
             i = b.nextInHash
@@ -178,7 +182,7 @@ extension Processor {
             codePages[b.secondPage] = index
         }
         blocks.append(b)
-        if let old = staleBlocks.removeValue(forKey: BlockKey(rip: b.rip, page: b.page)) {
+        if let old = staleBlocks.removeValue(forKey: BlockKey(rip: b.rip, page: b.page, context: b.context)) {
             old.pointee.fn = h_forward
             old.pointee.imm = UInt64(UInt(bitPattern: b.first))
         }
@@ -204,7 +208,7 @@ extension Processor {
             if b.live {
                 blocks[Int(i)].live = false
                 b.first.pointee.fn = h_stale
-                staleBlocks[BlockKey(rip: b.rip, page: b.page)] = b.first
+                staleBlocks[BlockKey(rip: b.rip, page: b.page, context: b.context)] = b.first
             }
             i = b.page == page ? b.nextInPage : b.nextInSecondPage
         }
@@ -226,7 +230,7 @@ extension Processor {
     /// Makes every jump-cache entry and far link invalid.
     func bumpGeneration() {
         s.pointee.generation &+= 1
-        if s.pointee.generation & 0x7fff == 0 {
+        if s.pointee.generation & 0x3fff == 0 {
             // The part that is mixed into the keys wraps: empty the table itself.
             if s.pointee.generation == 0 {
                 s.pointee.generation = 1
@@ -241,10 +245,13 @@ extension Processor {
         for i in 0..<Int(X86_JUMP_SIZE) { s.pointee.jumps[i] = x86_jump_entry(key: 1, target: nil) }
     }
 
-    /// Canonical addresses have 17 equal top bits: generation and privilege go there.
+    /// Canonical addresses have 17 equal top bits: generation and privilege go there, and whether the address has only
+    /// 32 bits: then the mode goes into the other ones.
     func updateJumpKey() {
         let user: UInt64 = s.pointee.cpl == 3 ? 1 : 0
-        s.pointee.jump_key = (UInt64(s.pointee.generation & 0x7fff) &<< 48) | (user &<< 63)
+        s.pointee.jump_key =
+            (UInt64(s.pointee.generation & 0x3fff) &<< 48) | (user &<< 63) | (UInt64(s.pointee.legacy) &<< 62)
+            | (UInt64(s.pointee.context) &<< 32)
         s.pointee.tlb = alignmentChecking ? emptyTLB : user != 0 ? userTLB : supervisorTLB
     }
 }
@@ -252,6 +259,7 @@ extension Processor {
 struct BlockKey: Hashable {
     var rip: UInt64
     var page: UInt
+    var context: UInt32
 }
 
 struct FetchCacheEntry {

@@ -123,7 +123,7 @@ func branchFar(_ s: CPU, _ ip: IP) {
 func branchUnlinked(_ s: CPU, _ ip: IP) {
     s.pointee.budget &+= Int64(ip.pointee.dst)
     s.pointee.link = UnsafeMutablePointer(mutating: ip)
-    s.pointee.rip = s.pointee.rip &+ UInt64(bitPattern: Int64(ip.pointee.disp))
+    s.pointee.rip = (s.pointee.rip &+ UInt64(bitPattern: Int64(ip.pointee.disp))) & s.pointee.rip_mask
     s.pointee.leave = UInt32(X86_LEAVE_LOOKUP)
 }
 

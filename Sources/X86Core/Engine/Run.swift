@@ -8,6 +8,8 @@ struct Event {
     var vector: UInt8
     var errorCode: UInt32?
     var kind: Kind
+    /// #DB from an instruction breakpoint, which is a fault.
+    var isDebugFault = false
 }
 
 extension Processor {
@@ -23,10 +25,6 @@ extension Processor {
         s.pointee.link = nil
         if let exit = pendingExit {
             pendingExit = nil
-            return exit
-        }
-        guard isLongMode else {
-            prepareUnimplemented("code outside 64-bit mode", at: s.pointee.rip)
             return exit
         }
         if let event = injected {

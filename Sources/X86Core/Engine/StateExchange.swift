@@ -10,7 +10,7 @@ extension Processor {
             var v = ProcessorState()
             let c = s.pointee
             for i in 0..<16 { v.generalRegisters[i] = get(s, Slot.gpr(i)) }
-            v.rip = c.rip
+            v.rip = instructionPointer(c.rip)
             v.rflags = composeFlags(s)
             func segment(_ x: x86_segment) -> SegmentRegister {
                 SegmentRegister(selector: x.selector, attributes: x.attributes, limit: x.limit, base: x.base)
@@ -47,9 +47,9 @@ extension Processor {
         set {
             let v = newValue
             for i in 0..<16 { put(s, Slot.gpr(i), v.generalRegisters[i]) }
-            s.pointee.rip = v.rip
             s.pointee.system_flags =
-                v.rflags & (RFLAGS.tf | RFLAGS.if | RFLAGS.df | RFLAGS.iopl | RFLAGS.nt | RFLAGS.ac | RFLAGS.id)
+                v.rflags
+                & (RFLAGS.tf | RFLAGS.if | RFLAGS.df | RFLAGS.iopl | RFLAGS.nt | RFLAGS.ac | RFLAGS.id | RFLAGS.rf)
             spreadArithmeticFlags(s, v.rflags)
             func segment(_ x: SegmentRegister) -> x86_segment {
                 x86_segment(base: x.base, limit: x.limit, selector: x.selector, attributes: x.attributes)
@@ -84,6 +84,8 @@ extension Processor {
             withUnsafeMutableBytes(of: &s.pointee.xmm) { x in
                 for i in 0..<32 { x.storeBytes(of: v.xmm[i], toByteOffset: i &* 8, as: UInt64.self) }
             }
+            updateContext()
+            s.pointee.rip = linearInstruction(v.rip)
             s.pointee.shadow = 0
             injected = nil
             completedIO = nil

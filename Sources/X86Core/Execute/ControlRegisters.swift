@@ -23,16 +23,21 @@ extension Processor {
             guard value &>> 32 == 0 else { return gp() }
             if value & CR0.pg != 0 && value & CR0.pe == 0 || value & CR0.nw != 0 && value & CR0.cd == 0 { return gp() }
             let old = s.pointee.cr0
-            s.pointee.cr0 = value & 0xe005_003f | CR0.et
             if (old ^ value) & CR0.pg != 0 {
                 if value & CR0.pg == 0 {
+                    // Long mode is left from compatibility mode only, and with process contexts switched off.
+                    if is64BitCode || s.pointee.cr4 & CR4.pcide != 0 { return gp() }
                     s.pointee.efer &= ~EFER.lma
                 } else if s.pointee.efer & EFER.lme != 0 {
+                    // Long mode needs PAE, and a code segment that is not already marked for it [APM2 14.6.1].
+                    if s.pointee.cr4 & CR4.pae == 0 || s.pointee.cs.attributes & 0x200 != 0 { return gp() }
                     s.pointee.efer |= EFER.lma
                 }
             }
+            s.pointee.cr0 = value & 0xe005_003f | CR0.et
+            if value & CR0.pe == 0 { s.pointee.cpl = 0 }
             if (old ^ value) & (CR0.pg | CR0.wp | CR0.pe) != 0 { flushLinearTranslations() }
-            updateJumpKey()
+            updateContext()
         case 2: s.pointee.cr2 = value
         case 3:
             guard value & ~(physicalMask | cBitMask | 0xfff) == 0 else { return gp() }

@@ -7,7 +7,7 @@ import X86Defs
 extension Processor {
     /// May this privilege touch the port? I/O permission bitmap of the TSS when CPL > IOPL [APM2 12.2.4].
     private func mayAccess(_ port: UInt16, _ byteCount: Int, at rip: UInt64) -> Bool? {
-        if s.pointee.cpl <= iopl { return true }
+        if !isProtectedMode || s.pointee.cpl <= iopl { return true }
         guard s.pointee.tr.limit >= 103 else { return false }
         guard let mapBase: UInt16 = read(s.pointee.tr.base &+ 102, user: false, at: rip) else { return nil }
         let byte = UInt64(mapBase) &+ UInt64(port &>> 3)
@@ -42,14 +42,15 @@ extension Processor {
         return false
     }
 
-    /// One element per visit. `scale` bytes, `imm` 1 = REP, `dst` slot of the source segment's base, `base` 4 = 32-bit
-    /// addresses.
+    /// One element per visit. `scale` bytes, `imm` 1 = REP, `dst` slot of the source segment's base or `index` the segment
+    /// + 1, `base` 4 or 2 for that address size.
     func stringIO(_ ip: IP, at rip: UInt64) -> Bool {
         let u = ip.pointee
         let byteCount = Int(u.scale)
         let port: UInt16 = get(s, Slot.gpr(2))
         let input = u.src == SystemOperation.ins.rawValue
-        let mask: UInt64 = u.base == 4 ? 0xffff_ffff : .max
+        let width = u.base == 0 ? 8 : Int(u.base)
+        let mask: UInt64 = width == 8 ? .max : width == 4 ? 0xffff_ffff : 0xffff
         guard let allowed = mayAccess(port, byteCount, at: rip) else { return false }
         guard allowed else {
             prepareException(13, error: 0, at: rip)
@@ -63,7 +64,13 @@ extension Processor {
         if u.imm != 0 && count == 0 { return true }
         let slot = Slot.gpr(input ? 7 : 6)
         let pointer = get(s, slot, as: UInt64.self) & mask
-        let linear = input ? pointer : pointer &+ get(s, u.dst, as: UInt64.self)
+        var linear = input ? pointer : pointer &+ get(s, u.dst, as: UInt64.self)
+        if u.index != 0 {
+            guard
+                let a = self.linear(input ? 0 : Int(u.index) &- 1, pointer, byteCount, write: input, at: rip)
+            else { return false }
+            linear = a
+        }
         let done = completedIO
         completedIO = nil
         if done == nil {
@@ -74,7 +81,7 @@ extension Processor {
                     linearPointer(linear &+ UInt64(byteCount &- 1), .write, user: userMode, at: rip) != nil
                 else { return false }
             } else {
-                guard let v = readElement(linear, byteCount, at: rip) else { return false }
+                guard let v = readInteger(linear, byteCount, at: rip) else { return false }
                 value = v
             }
             prepareExit(
@@ -95,22 +102,14 @@ extension Processor {
         }
         let step = s.pointee.system_flags & RFLAGS.df != 0 ? 0 &- UInt64(byteCount) : UInt64(byteCount)
         let moved = (pointer &+ step) & mask
-        u.base == 4 ? put(s, slot, UInt32(truncatingIfNeeded: moved)) : put(s, slot, moved)
+        putSized(slot, moved, width)
         guard u.imm != 0 else { return true }
         let left = (count &- 1) & mask
-        u.base == 4 ? put(s, Slot.gpr(1), UInt32(truncatingIfNeeded: left)) : put(s, Slot.gpr(1), left)
+        putSized(Slot.gpr(1), left, width)
         if left == 0 { return true }
         s.pointee.rip = rip
         s.pointee.link = nil
         s.pointee.leave = UInt32(X86_LEAVE_CHECK)
         return false
-    }
-
-    private func readElement(_ a: UInt64, _ byteCount: Int, at rip: UInt64) -> UInt64? {
-        switch byteCount {
-        case 1: return read(a, as: UInt8.self, user: userMode, at: rip).map { UInt64($0) }
-        case 2: return read(a, as: UInt16.self, user: userMode, at: rip).map { UInt64($0) }
-        default: return read(a, as: UInt32.self, user: userMode, at: rip).map { UInt64($0) }
-        }
     }
 }

@@ -81,50 +81,40 @@ extension Processor {
     func enterFrame(_ ip: IP, at rip: UInt64) -> Bool {
         let u = ip.pointee
         let level = Int(truncatingIfNeeded: (u.imm &>> 16) & 31), byteCount = u.imm & 0xffff
-        let step = UInt64(u.scale)
-        let user = userMode
-        func mayTouch(_ a: UInt64) -> Bool {
-            if !isCanonical(a) {
-                prepareException(12, error: 0, at: rip)
-                return false
+        let step = Int(u.scale)
+        func isAligned(_ stack: StackView, _ displacement: UInt64) -> Bool {
+            let pointer = (stack.pointer &+ displacement) & stack.mask
+            guard alignmentChecking, pointer & UInt64(step &- 1) != 0, stack.mask != .max || isCanonical(pointer) else {
+                return true
             }
-            if alignmentChecking, a & (step &- 1) != 0 {
-                prepareException(17, error: 0, at: rip)
-                return false
-            }
-            return true
+            prepareException(17, error: 0, at: rip)
+            return false
         }
-        func push(_ a: UInt64, _ value: UInt64) -> Bool {
-            guard mayTouch(a) else { return false }
-            return step == 2
-                ? write(a, UInt16(truncatingIfNeeded: value), user: user, at: rip)
-                : write(a, value, user: user, at: rip)
+        func push(_ stack: inout StackView, _ value: UInt64) -> Bool {
+            isAligned(stack, 0 &- UInt64(step)) && self.push(&stack, value, step, at: rip)
         }
-        func load(_ a: UInt64) -> UInt64? {
-            guard mayTouch(a) else { return nil }
-            return step == 2
-                ? read(a, as: UInt16.self, user: user, at: rip).map { UInt64($0) } : read(a, user: user, at: rip)
-        }
-        let rsp: UInt64 = get(s, Slot.rsp), rbp: UInt64 = get(s, Slot.rbp)
-        var sp = rsp &- step
-        guard push(sp, rbp) else { return false }
-        let frame = sp
+        let rbp: UInt64 = get(s, Slot.rbp)
+        var stack = currentStack
+        guard push(&stack, rbp) else { return false }
+        let frame = stack.pointer
         if level > 0 {
-            var source = rbp
+            var source = stack
+            source.pointer = rbp
             for _ in 1..<level {
-                source = source &- step
-                guard let v = load(source) else { return false }
-                sp = sp &- step
-                guard push(sp, v) else { return false }
+                source.pointer = source.pointer &- UInt64(step)
+                var element = source
+                guard isAligned(element, 0), let v = pop(&element, step, at: rip), push(&stack, v) else { return false }
             }
-            sp = sp &- step
-            guard push(sp, frame) else { return false }
+            guard push(&stack, frame) else { return false }
         }
         // The processor probes the new stack top for writing.
-        let top = sp &- byteCount
-        guard mayTouch(top), linearPointer(top, .write, user: user, at: rip) != nil else { return false }
-        step == 2 ? put(s, Slot.rbp, UInt16(truncatingIfNeeded: frame)) : put(s, Slot.rbp, frame)
-        put(s, Slot.rsp, top)
+        let top = (stack.pointer &- byteCount) & stack.mask
+        stack.pointer = stack.pointer & ~stack.mask | top
+        guard isAligned(stack, 0), let probe = stackAddress(stack, top, step, write: true, at: rip),
+            linearPointer(probe, .write, user: userMode, at: rip) != nil
+        else { return false }
+        putSized(Slot.rbp, frame, step == 2 ? 2 : stack.mask == 0xffff ? 2 : step)
+        commit(stack)
         return true
     }
 }

@@ -1,4 +1,4 @@
-// Descriptors and segment registers in long mode [APM2 4.8], far transfers, SYSCALL and friends.
+// Descriptors and segment registers [APM2 4.6 to 4.8].
 
 import CX86State
 import X86Defs
@@ -50,15 +50,24 @@ extension Processor {
         return markAccessed(d, address, at: rip) ? segment : nil
     }
 
-    private func markAccessed(_ d: UInt64, _ address: UInt64, at rip: UInt64) -> Bool {
+    func markAccessed(_ d: UInt64, _ address: UInt64, at rip: UInt64) -> Bool {
         d & (1 &<< 40) != 0 || write(address, d | (1 &<< 40), user: false, at: rip)
     }
 
     /// MOV or POP to ES, SS, DS, FS, GS.
     func loadSegment(_ index: SegmentIndex, _ selector: UInt16, at rip: UInt64) -> Bool {
         let cpl = UInt16(s.pointee.cpl)
+        guard isProtectedMode else {
+            // Real mode: the base is all that changes; limit and rights stay, which is what "unreal" mode lives on.
+            var segment = segmentRegister(index.rawValue)
+            segment.selector = selector
+            segment.base = UInt64(selector) &<< 4
+            setSegment(index, segment)
+            return true
+        }
         if selector & ~3 == 0 {
-            if index == .ss, cpl == 3 || selector & 3 != cpl {
+            // Only 64-bit code can run without a stack segment, and not at CPL 3.
+            if index == .ss, !is64BitCode || cpl == 3 || selector & 3 != cpl {
                 prepareException(13, error: 0, at: rip)
                 return false
             }
@@ -91,7 +100,7 @@ extension Processor {
         return true
     }
 
-    private func setSegment(_ index: SegmentIndex, _ value: x86_segment) {
+    func setSegment(_ index: SegmentIndex, _ value: x86_segment) {
         switch index {
         case .es: s.pointee.es = value
         case .cs: s.pointee.cs = value
@@ -104,6 +113,7 @@ extension Processor {
             s.pointee.gs_seg = value
             s.pointee.gs_base = value.base
         }
+        if !is64BitCode { updateContext() }
     }
 
     func selector(_ index: SegmentIndex) -> UInt16 {
@@ -117,7 +127,7 @@ extension Processor {
         }
     }
 
-    /// LLDT and LTR: a 16-byte system descriptor.
+    /// LLDT and LTR: a system descriptor, of 16 bytes in long mode.
     func loadSystemSegment(_ selector: UInt16, task: Bool, at rip: UInt64) -> Bool {
         if !task && selector & ~3 == 0 {
             s.pointee.ldtr = x86_segment(base: 0, limit: 0, selector: selector, attributes: 0)
@@ -128,17 +138,17 @@ extension Processor {
             return false
         }
         guard let (d, address) = descriptor(selector, at: rip) else { return false }
-        guard UInt64(selector & ~7) &+ 15 <= UInt64(s.pointee.gdt_limit),
-            let high: UInt64 = read(address &+ 8, user: false, at: rip)
-        else {
-            if s.pointee.leave == UInt32(X86_LEAVE_LOOKUP) {
-                prepareException(13, error: UInt32(selector & ~3), at: rip)
-            }
-            return false
-        }
         var segment = unpack(d, selector)
-        segment.base |= (high & 0xffff_ffff) &<< 32
-        guard segment.attributes & 0x1f == (task ? 9 : 2) else {
+        if isLongModeActive {
+            guard UInt64(selector & ~7) &+ 15 <= UInt64(s.pointee.gdt_limit) else {
+                prepareException(13, error: UInt32(selector & ~3), at: rip)
+                return false
+            }
+            guard let high: UInt64 = read(address &+ 8, user: false, at: rip) else { return false }
+            segment.base |= (high & 0xffff_ffff) &<< 32
+        }
+        let type = segment.attributes & 0x1f
+        guard type == (task ? 9 : 2) || task && type == 1 && !isLongModeActive else {
             prepareException(13, error: UInt32(selector & ~3), at: rip)
             return false
         }
@@ -156,141 +166,28 @@ extension Processor {
         return true
     }
 
-    // MARK: Far transfers
-
-    private func enterCode(_ cs: x86_segment, cpl: UInt32) {
+    func enterCode(_ cs: x86_segment, cpl: UInt32) {
         s.pointee.cs = cs
         s.pointee.cs.selector = (cs.selector & ~3) | UInt16(cpl)
         s.pointee.cpl = cpl
-        updateJumpKey()
+        updateContext()
     }
 
-    /// IRETQ.
-    func interruptReturn(at rip: UInt64) {
-        let user = userMode
-        let rsp: UInt64 = get(s, Slot.rsp)
-        guard let newRIP: UInt64 = read(rsp, user: user, at: rip),
-            let newCS: UInt64 = read(rsp &+ 8, user: user, at: rip),
-            let newFlags: UInt64 = read(rsp &+ 16, user: user, at: rip),
-            let newRSP: UInt64 = read(rsp &+ 24, user: user, at: rip),
-            let newSS: UInt64 = read(rsp &+ 32, user: user, at: rip)
-        else { return }
-        let selector = UInt16(truncatingIfNeeded: newCS), ss = UInt16(truncatingIfNeeded: newSS)
-        guard let code = codeSegment(selector, at: rip) else { return }
-        let rpl = UInt32(selector & 3), dpl = UInt32(code.attributes &>> 5) & 3
-        guard rpl >= s.pointee.cpl, code.attributes & 4 != 0 ? dpl <= rpl : dpl == rpl else {
-            prepareException(13, error: UInt32(selector & ~3), at: rip)
-            return
-        }
-        guard code.attributes & 0x200 != 0 else {
-            return prepareUnimplemented("a return to compatibility mode", at: rip)
-        }
-        guard isCanonical(newRIP) else {
-            prepareException(13, error: 0, at: rip)
-            return
-        }
-        let oldCPL = s.pointee.cpl
-        if ss & ~3 == 0 {
-            guard rpl != 3, UInt32(ss & 3) == rpl else {
-                prepareException(13, error: UInt32(ss & ~3), at: rip)
-                return
-            }
-            s.pointee.ss = x86_segment(base: 0, limit: 0, selector: ss, attributes: 0)
-        } else {
-            guard let (d, _) = descriptor(ss, at: rip) else { return }
-            let segment = unpack(d, ss)
-            let stackDPL = UInt32(segment.attributes &>> 5) & 3
-            guard UInt32(ss & 3) == rpl, stackDPL == rpl, segment.attributes & 0x1a == 0x12 else {
-                prepareException(13, error: UInt32(ss & ~3), at: rip)
-                return
-            }
-            guard segment.attributes & 0x80 != 0 else {
-                prepareException(12, error: UInt32(ss & ~3), at: rip)
-                return
-            }
-            s.pointee.ss = segment
-        }
-        setFlags(newFlags, cpl: oldCPL)
-        enterCode(code, cpl: rpl)
-        put(s, Slot.rsp, newRSP)
-        continueAt(newRIP, check: true)
-    }
-
-    /// RET far with a 64-bit or 32-bit operand.
-    func farReturn(wide: Bool, release: UInt64, at rip: UInt64) {
-        let user = userMode
-        let rsp: UInt64 = get(s, Slot.rsp)
-        let newRIP: UInt64, newCS: UInt64
-        if wide {
-            guard let a: UInt64 = read(rsp, user: user, at: rip), let b: UInt64 = read(rsp &+ 8, user: user, at: rip)
-            else {
-                return
-            }
-            (newRIP, newCS) = (a, b)
-        } else {
-            guard let a: UInt32 = read(rsp, user: user, at: rip), let b: UInt32 = read(rsp &+ 4, user: user, at: rip)
-            else {
-                return
-            }
-            (newRIP, newCS) = (UInt64(a), UInt64(b))
-        }
-        guard farJump(to: newRIP, UInt16(truncatingIfNeeded: newCS), returning: true, at: rip) else { return }
-        put(s, Slot.rsp, rsp &+ (wide ? 16 : 8) &+ release)
-    }
-
-    /// A far jump, or a far return at the same level.
-    @discardableResult
-    func farJump(to target: UInt64, _ selector: UInt16, returning: Bool, at rip: UInt64) -> Bool {
-        guard let code = codeSegment(selector, at: rip) else { return false }
-        guard code.attributes & 0x200 != 0, !returning || UInt32(selector & 3) == s.pointee.cpl else {
-            prepareUnimplemented("a far transfer out of 64-bit mode or between privilege levels", at: rip)
-            return false
-        }
-        guard isCanonical(target) else {
-            prepareException(13, error: 0, at: rip)
-            return false
-        }
-        enterCode(code, cpl: s.pointee.cpl)
-        continueAt(target, check: false)
-        return true
-    }
-
-    func systemCall(at rip: UInt64, next: UInt64) {
-        guard s.pointee.efer & EFER.sce != 0 else { return prepareException(6, at: rip) }
-        put(s, Slot.gpr(1), next)
-        put(s, Slot.gpr(11), composeFlags(s) & ~RFLAGS.rf)
-        let selector = UInt16(truncatingIfNeeded: s.pointee.star &>> 32) & ~3
-        setFlags(composeFlags(s) & ~s.pointee.sfmask & ~RFLAGS.rf, cpl: 0)
-        s.pointee.ss = x86_segment(base: 0, limit: 0xffff_ffff, selector: selector &+ 8, attributes: 0xc93)
-        enterCode(x86_segment(base: 0, limit: 0xffff_ffff, selector: selector, attributes: 0xa9b), cpl: 0)
-        continueAt(s.pointee.lstar, check: false)
-    }
-
-    func systemReturn(wide: Bool, at rip: UInt64) {
-        guard s.pointee.efer & EFER.sce != 0 else { return prepareException(6, at: rip) }
-        guard s.pointee.cpl == 0 else { return prepareException(13, error: 0, at: rip) }
-        guard wide else { return prepareUnimplemented("SYSRET to compatibility mode", at: rip) }
-        let base = UInt16(truncatingIfNeeded: s.pointee.star &>> 48)
-        setFlags(get(s, Slot.gpr(11)), cpl: 0)
-        // SYSRET changes only the selector of SS; the rest of it was set by SYSCALL or the kernel.
-        s.pointee.ss = x86_segment(base: 0, limit: 0xffff_ffff, selector: (base &+ 8) | 3, attributes: 0xcf3)
-        enterCode(x86_segment(base: 0, limit: 0xffff_ffff, selector: base &+ 16, attributes: 0xafb), cpl: 3)
-        continueAt(get(s, Slot.gpr(1)), check: true)
-    }
-
+    /// Goes on at a linear address.
     func continueAt(_ rip: UInt64, check: Bool) {
-        s.pointee.rip = rip
+        s.pointee.rip = rip & s.pointee.rip_mask
         s.pointee.link = nil
         s.pointee.leave = UInt32(check ? X86_LEAVE_CHECK : X86_LEAVE_LOOKUP)
     }
 
-    /// Sets RFLAGS as POPF, IRET or SYSRET may at this privilege.
-    func setFlags(_ value: UInt64, cpl: UInt32) {
-        var writable = RFLAGS.tf | RFLAGS.df | RFLAGS.nt | RFLAGS.ac | RFLAGS.id
+    /// Sets RFLAGS as POPF, IRET or SYSRET may at this privilege; RF only where the instruction takes it.
+    func setFlags(_ value: UInt64, cpl: UInt32, resume: Bool = false) {
+        var writable = RFLAGS.tf | RFLAGS.df | RFLAGS.nt | RFLAGS.ac | RFLAGS.id | RFLAGS.rf
         if cpl == 0 { writable |= RFLAGS.iopl }
         if cpl <= UInt32((s.pointee.system_flags & RFLAGS.iopl) &>> 12) { writable |= RFLAGS.if }
         let old = s.pointee.system_flags
         s.pointee.system_flags = (old & ~writable) | (value & writable)
+        if !resume { s.pointee.system_flags &= ~RFLAGS.rf }
         spreadArithmeticFlags(s, value)
         if (old ^ s.pointee.system_flags) & RFLAGS.ac != 0 { updateJumpKey() }
     }

@@ -1,8 +1,8 @@
 // MOVS, STOS, LODS, SCAS, CMPS with and without REP. Whole runs inside one source and one destination page go through
 // memmove, memset and plain loops; faults leave RSI, RDI and RCX at the element that faulted, as the architecture says.
 //
-// The uop: `src` operation, `imm` element bytes, `scale` 0 none, 1 REP/REPE, 2 REPNE, `dst` slot of the source
-// segment's base, `base` non-zero for a 32-bit address size.
+// The uop: `src` operation, `imm` element bytes, `scale` 0 none, 1 REP/REPE, 2 REPNE, `base` 4 or 2 for that address
+// size, else 0. In 64-bit mode `dst` is the slot of the source segment's base; elsewhere `index` is the segment + 1.
 
 import CX86State
 import X86Defs
@@ -14,9 +14,11 @@ extension Processor {
         let operation = SystemOperation(rawValue: u.src).unsafelyUnwrapped
         let size = Int(truncatingIfNeeded: u.imm)
         let repeated = u.scale != 0
-        let narrow = u.base == 4
-        let addressMask: UInt64 = narrow ? 0xffff_ffff : .max
+        let width = u.base == 0 ? 8 : Int(u.base)
+        let addressMask: UInt64 = width == 8 ? .max : width == 4 ? 0xffff_ffff : 0xffff
         let segmentBase: UInt64 = get(s, u.dst)
+        let segmented = u.index != 0
+        let sourceIndex = Int(u.index) &- 1
         let backward = s.pointee.system_flags & RFLAGS.df != 0
         let step = backward ? 0 &- UInt64(size) : UInt64(size)
         let user = userMode
@@ -29,9 +31,9 @@ extension Processor {
         let startCount = count
         func save() {
             if count == startCount { return }  // Nothing done yet: nothing changes.
-            if usesSource { narrow ? put(s, Slot.gpr(6), UInt32(truncatingIfNeeded: rsi)) : put(s, Slot.gpr(6), rsi) }
-            if usesTarget { narrow ? put(s, Slot.gpr(7), UInt32(truncatingIfNeeded: rdi)) : put(s, Slot.gpr(7), rdi) }
-            if repeated { narrow ? put(s, Slot.gpr(1), UInt32(truncatingIfNeeded: count)) : put(s, Slot.gpr(1), count) }
+            if usesSource { putSized(Slot.gpr(6), rsi, width) }
+            if usesTarget { putSized(Slot.gpr(7), rdi, width) }
+            if repeated { putSized(Slot.gpr(1), count, width) }
         }
         if repeated && count == 0 { return true }
         let repeatWhileEqual = u.scale == 1
@@ -42,7 +44,32 @@ extension Processor {
                 let inPage = backward ? (a & 0xfff) / UInt64(size) &+ 1 : (0x1000 &- (a & 0xfff)) / UInt64(size)
                 run = min(run, inPage)
             }
-            let sourceAddress = (segmentBase &+ rsi), targetAddress = rdi
+            var sourceAddress = segmentBase &+ rsi, targetAddress = rdi
+            if segmented {
+                // What the segments and the address size leave of the run.
+                func place(_ index: Int, _ offset: UInt64, write: Bool) -> UInt64? {
+                    guard let a = linear(index, offset, size, write: write, at: rip) else { return nil }
+                    let left = reach(
+                        segmentRegister(index), offset &+ (backward ? UInt64(size &- 1) : 0), backward: backward)
+                    let beforeWrap = backward ? offset &+ UInt64(size) : addressMask &- offset &+ 1
+                    run = min(run, max(1, min(left, beforeWrap) / UInt64(size)))
+                    return a
+                }
+                if usesSource {
+                    guard let a = place(sourceIndex, rsi, write: false) else {
+                        save()
+                        return false
+                    }
+                    sourceAddress = a
+                }
+                if usesTarget {
+                    guard let a = place(0, rdi, write: operation == .movs || operation == .stos) else {
+                        save()
+                        return false
+                    }
+                    targetAddress = a
+                }
+            }
             if usesSource { limit(sourceAddress) }
             if usesTarget { limit(targetAddress) }
             let whole =

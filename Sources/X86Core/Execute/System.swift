@@ -13,7 +13,7 @@ enum SystemOperation: UInt16 {
     case readCR, writeCR, readDR, writeDR, clts, lmsw, smsw
     case lgdt, lidt, sgdt, sidt, lldt, ltr, sldt, str, verr, verw, lar, lsl
     case moveToSegment, moveFromSegment, invlpg, wbinvd, invd, swapgs, flushLine
-    case syscall, sysret, iretq, farReturn, farJump
+    case syscall, sysret, sysenter, sysexit, iret, farReturn, farIndirect, farDirect
     case pushf, popf, cli, sti, intN, int3, sahf, lahf
     case vmmcall, vmgexit, pvalidate, rmpadjust, rdrand, rdseed, monitor, mwait
     case undefined, unimplemented
@@ -21,6 +21,8 @@ enum SystemOperation: UInt16 {
     case cmpxchg8b, cmpxchg16b, enter, xlat, popSegment
     case fxsave, fxrstor, loop
     case requirePrivilege, ldmxcsr, stmxcsr, maskedMove
+    case requireProtectedMode, protectionFault, protectionFaultIfTemporary
+    case int1, into, bound, arpl, pushAll, popAll, decimalAdjust, asciiAdjust, salc, loadFarPointer
 }
 
 /// Runs a rare instruction; true: go on with the next uop.
@@ -75,6 +77,7 @@ extension Processor {
             guard privileged else { return gp() }
             let index: UInt32 = get(s, Slot.gpr(1))
             guard let value = readOwnMSR(index) else {
+                instructionBehindExit = next
                 return encrypted ? vc(0x7c) : leave(.readMSR(index), at: rip)
             }
             put(s, 0, value & 0xffff_ffff)
@@ -86,7 +89,9 @@ extension Processor {
             switch writeProcessorMSR(index, value) {
             case .done: return proceed()
             case .refused: return gp()
-            case .foreign: return encrypted ? vc(0x7c) : leave(.writeMSR(index, value), at: rip)
+            case .foreign:
+                instructionBehindExit = next
+                return encrypted ? vc(0x7c) : leave(.writeMSR(index, value), at: rip)
             }
         case .rdtsc, .rdtscp:
             if s.pointee.cr4 & CR4.tsd != 0, !privileged { return gp() }
@@ -116,10 +121,12 @@ extension Processor {
             case 8: value = s.pointee.cr8
             default: return ud()
             }
-            put(s, u.dst, value)
+            is64BitCode ? put(s, u.dst, value) : put(s, u.dst, UInt32(truncatingIfNeeded: value))
         case .writeCR:
             guard privileged else { return gp() }
-            return writeControlRegister(Int(truncatingIfNeeded: u.imm), get(s, u.dst), at: rip, next: next)
+            let value: UInt64 = get(s, u.dst)
+            return writeControlRegister(
+                Int(truncatingIfNeeded: u.imm), is64BitCode ? value : value & 0xffff_ffff, at: rip, next: next)
         case .readDR:
             guard privileged else { return gp() }
             let n = Int(truncatingIfNeeded: u.imm & 7)
@@ -146,17 +153,25 @@ extension Processor {
             return proceed()
         case .lmsw:
             guard privileged else { return gp() }
+            // PE can be set this way, not cleared.
             let v = get(s, u.dst, as: UInt64.self) & 0xf
-            s.pointee.cr0 = s.pointee.cr0 & ~0xe | v | s.pointee.cr0 & 1
-            return proceed()
-        case .smsw: put(s, u.dst, s.pointee.cr0)
+            return writeControlRegister(0, s.pointee.cr0 & ~0xe | v, at: rip, next: next)
+        case .smsw:
+            if s.pointee.cr4 & CR4.umip != 0, s.pointee.cpl == 3 { return gp() }
+            put(s, u.dst, s.pointee.cr0)
 
         case .lgdt, .lidt:
             guard privileged else { return gp() }
             let a: UInt64 = get(s, u.dst)
-            guard let limit: UInt16 = read(a, user: false, at: rip),
-                let base: UInt64 = read(a &+ 2, user: false, at: rip)
-            else { return false }
+            guard let limit: UInt16 = read(a, user: false, at: rip) else { return false }
+            var base: UInt64
+            if is64BitCode {
+                guard let v: UInt64 = read(a &+ 2, user: false, at: rip) else { return false }
+                base = v
+            } else {
+                guard let v: UInt32 = read((a &+ 2) & 0xffff_ffff, user: false, at: rip) else { return false }
+                base = UInt64(u.scale == 2 ? v & 0xff_ffff : v)  // 16-bit operands: 24 address bits.
+            }
             guard isCanonical(base) else { return gp() }
             if u.src == SystemOperation.lgdt.rawValue {
                 s.pointee.gdt_base = base
@@ -168,24 +183,37 @@ extension Processor {
         case .sgdt, .sidt:
             let a: UInt64 = get(s, u.dst)
             let gdt = u.src == SystemOperation.sgdt.rawValue
-            guard write(a &+ 2, gdt ? s.pointee.gdt_base : s.pointee.idt_base, user: userMode, at: rip),
+            if s.pointee.cr4 & CR4.umip != 0, s.pointee.cpl == 3 { return gp() }
+            let base = gdt ? s.pointee.gdt_base : s.pointee.idt_base
+            guard
+                is64BitCode
+                    ? write(a &+ 2, base, user: userMode, at: rip)
+                    : write(
+                        (a &+ 2) & 0xffff_ffff, UInt32(truncatingIfNeeded: base), user: userMode, at: rip),
                 write(a, gdt ? s.pointee.gdt_limit : s.pointee.idt_limit, user: userMode, at: rip)
             else { return false }
         case .lldt, .ltr:
             guard privileged else { return gp() }
             return loadSystemSegment(get(s, u.dst), task: u.src == SystemOperation.ltr.rawValue, at: rip)
-        case .sldt: put(s, u.dst, UInt64(s.pointee.ldtr.selector))
-        case .str: put(s, u.dst, UInt64(s.pointee.tr.selector))
+        case .sldt:
+            if s.pointee.cr4 & CR4.umip != 0, s.pointee.cpl == 3 { return gp() }
+            put(s, u.dst, UInt64(s.pointee.ldtr.selector))
+        case .str:
+            if s.pointee.cr4 & CR4.umip != 0, s.pointee.cpl == 3 { return gp() }
+            put(s, u.dst, UInt64(s.pointee.tr.selector))
         case .verr, .verw, .lar, .lsl: return inspectSelector(ip, at: rip)
 
         case .moveToSegment, .popSegment:
             guard let index = SegmentIndex(rawValue: Int(truncatingIfNeeded: u.imm)), index != .cs else { return ud() }
+            let oldContext = s.pointee.context, mask = stackMask
             guard loadSegment(index, get(s, u.dst), at: rip) else { return false }
             // The instruction behind MOV SS is protected from interrupts, so that it can load RSP [APM2 8.5].
             if index == .ss { s.pointee.shadow = 1 }
             if u.src == SystemOperation.popSegment.rawValue {
-                put(s, Slot.rsp, get(s, Slot.rsp, as: UInt64.self) &+ UInt64(u.scale))
+                setStackPointer(get(s, Slot.rsp, as: UInt64.self) &+ UInt64(u.scale), mask: mask)
             }
+            // What follows in this block was decoded for other segments.
+            if s.pointee.context != oldContext { return proceed(check: index == .ss) }
         case .moveFromSegment:
             guard let index = SegmentIndex(rawValue: Int(truncatingIfNeeded: u.imm)) else { return ud() }
             put(s, u.dst, UInt64(selector(index)))
@@ -211,25 +239,30 @@ extension Processor {
         case .sysret:
             systemReturn(wide: u.imm != 0, at: rip)
             return false
-        case .iretq:
-            interruptReturn(at: rip)
+        case .sysenter:
+            systemEnter(at: rip)
+            return false
+        case .sysexit:
+            systemExit(at: rip)
+            return false
+        case .iret:
+            interruptReturn(Int(u.scale), at: rip)
             return false
         case .farReturn:
-            farReturn(wide: u.dst != 0, release: u.imm, at: rip)
+            farReturn(Int(u.scale), release: u.imm, at: rip)
             return false
-        case .farJump:
+        case .farIndirect:
             let a: UInt64 = get(s, u.dst)
-            if u.imm == 8 {
-                guard let t: UInt64 = read(a, user: userMode, at: rip),
-                    let c: UInt16 = read(a &+ 8, user: userMode, at: rip)
-                else { return false }
-                farJump(to: t, c, returning: false, at: rip)
-            } else {
-                guard let t: UInt32 = read(a, user: userMode, at: rip),
-                    let c: UInt16 = read(a &+ 4, user: userMode, at: rip)
-                else { return false }
-                farJump(to: UInt64(t), c, returning: false, at: rip)
-            }
+            let size = Int(u.scale)
+            guard let offset = readInteger(a, size, at: rip),
+                let selector: UInt16 = read((a &+ UInt64(size)) & s.pointee.rip_mask, user: userMode, at: rip)
+            else { return false }
+            farTransfer(call: u.base != 0, selector, offset, size, at: rip, next: next)
+            return false
+        case .farDirect:
+            farTransfer(
+                call: u.base != 0, UInt16(truncatingIfNeeded: u.imm &>> 32), u.imm & 0xffff_ffff, Int(u.scale), at: rip,
+                next: next)
             return false
 
         case .pushf: put(s, u.dst, composeFlags(s) & ~(RFLAGS.rf | RFLAGS.vm))
@@ -237,7 +270,8 @@ extension Processor {
             let keep: UInt64 = u.imm == 2 ? composeFlags(s) & ~0xffff : 0
             let value = u.imm == 2 ? get(s, u.dst, as: UInt64.self) & 0xffff | keep : get(s, u.dst)
             setFlags(value, cpl: s.pointee.cpl)
-            put(s, Slot.rsp, get(s, Slot.rsp, as: UInt64.self) &+ u.imm)
+            // Outside 64-bit mode the stack pointer has been moved already.
+            if u.base == 0 { put(s, Slot.rsp, get(s, Slot.rsp, as: UInt64.self) &+ u.imm) }
             return proceed(check: true)
         case .cli:
             guard s.pointee.cpl <= iopl else { return gp() }
@@ -294,11 +328,29 @@ extension Processor {
         case .xlat:
             guard let v: UInt8 = read(get(s, u.dst), user: userMode, at: rip) else { return false }
             put(s, 0, v)
+        case .requireProtectedMode: if !isProtectedMode { return ud() }
+        case .protectionFault: return gp()
+        case .protectionFaultIfTemporary: if get(s, Slot.tmp(0), as: UInt8.self) != 0 { return gp() }
+        case .int1:
+            debugInstruction(at: rip, next: next)
+            return false
+        case .into:
+            if !flagO(s) { return proceed() }
+            softwareInterrupt(4, at: rip, next: next)
+            return false
+        case .bound: return checkBound(ip, at: rip)
+        case .arpl: adjustRPL(ip)
+        case .pushAll: return pushAll(Int(u.scale), at: rip)
+        case .popAll: return popAll(Int(u.scale), at: rip)
+        case .decimalAdjust: decimalAdjust(u.scale)
+        case .asciiAdjust: return asciiAdjust(u.scale, UInt8(truncatingIfNeeded: u.imm), at: rip)
+        case .salc: put(s, 0, flagC(s) ? 0xff as UInt8 : 0)
+        case .loadFarPointer: return loadFarPointer(ip, at: rip, next: next)
         case .requirePrivilege: if !privileged { return gp() }
         case .maskedMove: return maskedMove(ip, at: rip)
         case .ldmxcsr: return loadMXCSR(ip, at: rip)
         case .stmxcsr: return storeMXCSR(ip, at: rip)
-        case .loop: decideLoop(kind: u.scale, narrow: u.dst != 0)
+        case .loop: decideLoop(kind: u.scale, addressBytes: u.dst)
         case .fxsave: return saveFPU(get(s, u.dst), wide: u.imm != 0, at: rip)
         case .fxrstor: return restoreFPU(get(s, u.dst), wide: u.imm != 0, at: rip)
         }
@@ -310,7 +362,7 @@ extension Processor {
     func hex(_ v: UInt64) -> String { "0x" + String(v, radix: 16) }
 
     /// INT n and INT3: the frame names the next instruction, a fault on the way the INT itself.
-    private func softwareInterrupt(_ vector: UInt8, at rip: UInt64, next: UInt64) {
+    func softwareInterrupt(_ vector: UInt8, at rip: UInt64, next: UInt64) {
         s.pointee.rip = next
         if deliver(Event(vector: vector, errorCode: nil, kind: .software), faultsAt: rip) {
             stepSuppressed = true
@@ -318,21 +370,17 @@ extension Processor {
         }
     }
 
-    /// LOOPNE, LOOPE, LOOP, JRCXZ (in opcode order): counts RCX, leaves "taken" in the first temporary.
-    private func decideLoop(kind: UInt8, narrow: Bool) {
-        var count: UInt64 = get(s, Slot.gpr(1))
-        if narrow { count &= 0xffff_ffff }
+    /// LOOPNE, LOOPE, LOOP, JRCXZ (in opcode order): counts RCX, leaves "taken" in the first temporary. `addressBytes`: 0
+    /// for 64 bits, 4 or 2.
+    private func decideLoop(kind: UInt8, addressBytes: UInt16) {
+        let mask: UInt64 = addressBytes == 4 ? 0xffff_ffff : addressBytes == 2 ? 0xffff : .max
+        var count = get(s, Slot.gpr(1), as: UInt64.self) & mask
         var taken: Bool
         if kind == 3 {
             taken = count == 0
         } else {
-            count = count &- 1
-            if narrow {
-                put(s, Slot.gpr(1), UInt32(truncatingIfNeeded: count))
-                count &= 0xffff_ffff
-            } else {
-                put(s, Slot.gpr(1), count)
-            }
+            count = (count &- 1) & mask
+            putSized(Slot.gpr(1), count, addressBytes == 0 ? 8 : Int(addressBytes))
             taken = count != 0
             if kind == 0 { taken = taken && !flagZ(s) }
             if kind == 1 { taken = taken && flagZ(s) }

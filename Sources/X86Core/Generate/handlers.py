@@ -53,6 +53,9 @@ families = [
      lambda a, b, k: f"extendM(s, ip, {W[a]}, {W[b]}, signed: {'true' if k == 's' else 'false'})"),
     ("lea", [["16", "32", "64"]], lambda w: f"lea(s, ip, {W[w]})"),
     ("segmentAddress", [["64", "32"]], lambda w: "segmentAddress(s, ip)" if w == "64" else "segmentAddress32(s, ip)"),
+    # Outside 64-bit mode: an operand's segment is asked; an indirect branch's target is compared with the limit.
+    ("checkedAddress", [], lambda: "checkedAddress(s, ip)"),
+    ("codeTarget", [["16", "32"]], lambda w: f"codeTarget(s, ip, {W[w]})"),
     ("push", [["16", "64"]], lambda w: f"push(s, ip, {W[w]}, immediate: false)"),
     ("pushI", [["16", "64"]], lambda w: f"push(s, ip, {W[w]}, immediate: true)"),
     ("pop", [["16", "64"]], lambda w: f"pop(s, ip, {W[w]})"),

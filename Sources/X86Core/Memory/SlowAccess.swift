@@ -47,7 +47,8 @@ extension Processor {
         let stackOperand =
             stack || ip.pointee.base == Slot.rsp || ip.pointee.base == Slot.rbp || ip.pointee.scale & 0x40 != 0
         let last = a &+ UInt64(size &- 1)
-        guard isCanonical(a), isCanonical(last) else {
+        // Flat segments outside 64-bit mode end at 4 GiB.
+        guard isCanonical(a), isCanonical(last), s.pointee.legacy == 0 || last &>> 32 == 0 else {
             prepareException(stackOperand ? 12 : 13, error: 0, at: rip)
             return nil
         }
