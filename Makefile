@@ -13,6 +13,8 @@ BIN = .build/release
 GUEST = .guest
 FUZZ_ARGS ?= --rounds 100
 GUEST_SOURCES = $(wildcard Firmware/guest/*)
+AGENT_SOURCES = $(shell find Sources/snp-guest-agent Sources/GuestAgent Sources/CGuestAgent Sources/SecretRelease \
+    Sources/Crypto Sources/SEVABI Sources/KVMABI Sources/CProcess Sources/ABILayout -name '*.swift' -o -name '*.[ch]')
 # Generated code is as its generator writes it.
 SWIFT_FILES = Package.swift $(shell find Sources Tests Examples Firmware -name '*.swift' -not -path '*/Generated/*')
 
@@ -59,8 +61,9 @@ endif
 $(GUEST)/guest.img: $(GUEST_SOURCES) | deps-guest
 	Firmware/guest/build.sh cloud-amd64 $(GUEST)
 
-$(GUEST)/guest-amd64.img: $(GUEST_SOURCES) | deps-guest
-	Firmware/guest/build.sh amd64 $(GUEST)
+$(GUEST)/guest-amd64.img: $(GUEST_SOURCES) $(AGENT_SOURCES) | deps deps-guest
+	$(SWIFT_BUILD) --product snp-guest-agent
+	Firmware/guest/build.sh amd64 $(GUEST) $(BIN)/snp-guest-agent
 
 firmware:
 	$(MAKE) --no-print-directory -C Firmware

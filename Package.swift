@@ -42,6 +42,8 @@ let package = Package(
         .target(name: "CX86State"),
         // The command's terminal and files, in plain integers: what must run in a signal handler must be C.
         .target(name: "CProcess"),
+        // The guest agent's device, socket and child process, in plain integers too.
+        .target(name: "CGuestAgent"),
 
         // Leaves: pure values.
         module("ABILayout"),
@@ -72,6 +74,17 @@ let package = Package(
         // The guest owner, outside: needs no KVM and no SEV machine.
         module("Attestation", ["ABILayout", "SEVABI", "Crypto"]),
         module("GuestOwner", ["ABILayout", "SEVABI", "Crypto", "GuestImage", "LaunchMeasurement"]),
+
+        // Inside the guest: asks the firmware for reports and the owner for secrets. One static program, so that any
+        // initramfs can carry it; lld, because its warnings about static glibc are for programs that look up names.
+        module(
+            "GuestAgent", ["ABILayout", "KVMABI", "SEVABI", "Crypto", "SecretRelease", "CProcess", "CGuestAgent"]),
+        .executableTarget(
+            name: "snp-guest-agent", dependencies: ["GuestAgent"], swiftSettings: strict,
+            linkerSettings: [
+                .unsafeFlags(
+                    ["-static-executable", "-use-ld=lld"] + ["-s", "--icf=all"].flatMap { ["-Xlinker", $0] })
+            ]),
 
         // What an attacking host can do, and what each technology stops: scenarios on the seam.
         module(
@@ -125,6 +138,7 @@ let package = Package(
         tests("AttestationTests", ["Attestation", "SEVABI", "Crypto"]),
         tests("SecretReleaseTests", ["SecretRelease", "SEVABI", "Crypto"]),
         tests("GuestOwnerTests", ["GuestOwner", "SEVABI", "X86Defs", "Crypto", "GuestImage", "LaunchMeasurement"]),
+        tests("GuestAgentTests", ["GuestAgent", "SecretRelease", "SEVABI", "KVMABI", "Crypto", "ABILayout"]),
         tests("RunReportTests", ["RunReport"]),
         tests(
             "IsolationSuiteTests",
