@@ -64,7 +64,8 @@ let package = Package(
         module("GuestImage", ["SEVABI", "X86Defs", "Crypto"]),
         module("LaunchMeasurement", ["SEVABI", "X86Defs", "GuestImage", "Crypto"]),
         module("VMMDevices", ["ABILayout"]),
-        module("SNPVMM", ["KVMABI", "SEVABI", "X86Defs", "GuestImage", "VMMDevices"]),
+        module("JSONText"),
+        module("SNPVMM", ["JSONText", "KVMABI", "SEVABI", "X86Defs", "GuestImage", "VMMDevices"]),
         // One page about one run: the diagram, the launch, the memory, the exits.
         module("RunReport"),
 
@@ -73,7 +74,12 @@ let package = Package(
 
         // The guest owner, outside: needs no KVM and no SEV machine.
         module("Attestation", ["ABILayout", "SEVABI", "Crypto"]),
-        module("GuestOwner", ["ABILayout", "SEVABI", "Crypto", "GuestImage", "LaunchMeasurement"]),
+        module(
+            "GuestOwner",
+            [
+                "ABILayout", "SEVABI", "Crypto", "GuestImage", "LaunchMeasurement", "Attestation", "SecretRelease",
+                "JSONText",
+            ]),
 
         // Inside the guest: asks the firmware for reports and the owner for secrets. One static program, so that any
         // initramfs can carry it; lld, because its warnings about static glibc are for programs that look up names.
@@ -136,7 +142,12 @@ let package = Package(
         tests("LaunchMeasurementTests", ["LaunchMeasurement", "GuestImage", "SEVABI", "X86Defs", "Crypto"]),
         tests("VMMDevicesTests", ["ABILayout", "VMMDevices", "VirtioTestSupport"]),
         tests("AttestationTests", ["Attestation", "SEVABI", "Crypto"]),
-        tests("SecretReleaseTests", ["SecretRelease", "SEVABI", "Crypto"]),
+        tests(
+            "SecretReleaseTests",
+            [
+                "SecretRelease", "GuestOwner", "Attestation", "SNPVMM", "SoftwareKVM", "SoftwarePSP", "KVMABI",
+                "GuestImage", "LaunchMeasurement", "SEVABI", "X86Defs", "Crypto",
+            ]),
         tests("GuestOwnerTests", ["GuestOwner", "SEVABI", "X86Defs", "Crypto", "GuestImage", "LaunchMeasurement"]),
         tests("GuestAgentTests", ["GuestAgent", "SecretRelease", "SEVABI", "KVMABI", "Crypto", "ABILayout"]),
         tests("RunReportTests", ["RunReport"]),

@@ -81,8 +81,8 @@ extension ReportPolicy {
         return check.refusals
     }
 
-    /// A policy that could only be a mistake.
-    private var unusable: AttestationError? {
+    /// A policy that could only be a mistake, and refuses every report; nil for one that can be used.
+    public var unusable: AttestationError? {
         func wrong(_ field: String, _ expected: String, _ found: String) -> AttestationError {
             AttestationError(
                 .unusablePolicy, attempt: "use the policy", subject: "policy", field: field, expected: expected,

@@ -4,6 +4,7 @@
 //     see     guestProtection(of:)              technology, ASID, firmware handle or context, features, VMSA pages
 //             launchDigest(of:)                 the firmware's running digest of an SNP guest
 //             messageKeys(of:)                  the keys of an SNP guest's messages: for tests, nobody sees them on hardware
+//             guestRequest(_:of:)               what the firmware answers to a guest's message
 //             vmsaAddress(of:), ghcbAddress(of:)   where a vCPU's encrypted registers and its GHCB are
 //             systemAddress(ofUserAddress:)     the physical page behind memory of the VMM (SEV, SEV-ES)
 //             systemAddress(ofPage:in:)         the physical page behind a guest_memfd (SNP)
@@ -68,6 +69,13 @@ extension SoftwareKVM {
     package func messageKeys(of vm: KernelHandle) -> [[UInt8]]? {
         guard case .vm(let vm)? = handles[vm], let context = vm.snp?.context else { return nil }
         return secureProcessor.processor.messageKeys(of: context)
+    }
+
+    /// SNP_GUEST_REQUEST with a page that the guest would have written; the firmware's status, and the page that the guest
+    /// would see. Nil for a VM that is no SNP guest. For tests that stand in for the guest.
+    package func guestRequest(_ page: [UInt8], of vm: KernelHandle) -> (status: SEVStatus, response: [UInt8])? {
+        guard case .vm(let vm)? = handles[vm], let snp = vm.snp, let context = snp.context else { return nil }
+        return try? snp.exchange(page, context)
     }
 
     /// Where the VMSA pages of a VM lie, in vCPU creation order; none before they are sealed.

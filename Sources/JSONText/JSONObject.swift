@@ -1,4 +1,4 @@
-// JSON as text, for logs: an object is built in the order of its keys and never read back.
+// JSON as text: an object is built in the order of its keys and never read back.
 
 /// One JSON object under construction.
 public struct JSONObject: Sendable {
@@ -21,6 +21,9 @@ public struct JSONObject: Sendable {
     public mutating func add(_ key: String, _ values: [JSONObject]) {
         members.append(Self.quote(key) + ":[" + values.map(\.text).joined(separator: ",") + "]")
     }
+    public mutating func add(_ key: String, _ values: [String]) {
+        members.append(Self.quote(key) + ":[" + values.map(Self.quote).joined(separator: ",") + "]")
+    }
     /// All members of another object, at the end.
     public mutating func merge(_ other: JSONObject) { members += other.members }
     /// Addresses, bits and other numbers that people read in hex.
@@ -28,7 +31,7 @@ public struct JSONObject: Sendable {
 
     private func hex(_ value: some BinaryInteger) -> String { "0x" + String(value, radix: 16) }
 
-    /// A string literal [RFC 8259 7].
+    /// A string literal [RFC 8259 7], in the one form that canonical JSON has for it [RFC 8785 3.2.2.2].
     public static func quote(_ text: String) -> String {
         var result = "\""
         for scalar in text.unicodeScalars {
@@ -38,6 +41,8 @@ public struct JSONObject: Sendable {
             case "\n": result += "\\n"
             case "\r": result += "\\r"
             case "\t": result += "\\t"
+            case "\u{8}": result += "\\b"
+            case "\u{c}": result += "\\f"
             case _ where scalar.value < 0x20:
                 let digits = String(scalar.value, radix: 16)
                 result += "\\u" + String(repeating: "0", count: 4 - digits.count) + digits
