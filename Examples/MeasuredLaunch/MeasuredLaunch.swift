@@ -29,6 +29,7 @@ enum MeasuredLaunchExample {
             case .unifiedKernelImage(let image): try DirectBoot.plan(BootPayload(image), on: description)
             case .kernel(let kernel): try DirectBoot.plan(BootPayload(kernel: kernel), on: description)
             case .firmware(let firmware): try FirmwareLaunch.plan(firmware, on: description)
+            case .igvm: fatalError("an IGVM file can be measured, not launched")
             }
 
         // What the owner expects: computed from the plan alone.

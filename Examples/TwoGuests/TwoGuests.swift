@@ -99,6 +99,7 @@ final class Guest: Sendable {
             case .kernel(let kernel):
                 try DirectBoot.plan(BootPayload(kernel: kernel, commandLine: commandLine), on: description)
             case .firmware(let firmware): try FirmwareLaunch.plan(firmware, on: description)
+            case .igvm: fatalError("an IGVM file can be measured, not launched")
             }
         guard let region = plan.regions.first(where: { $0.label == "kernel" && $0.contents.count >= 4096 }) else {
             fatalError("an image without a page of kernel")

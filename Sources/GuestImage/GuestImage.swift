@@ -8,6 +8,8 @@ public enum GuestImage: Sendable {
     case kernel(LinuxKernel)
     /// A flat firmware image with SEV metadata.
     case firmware(FirmwareImage)
+    /// A list of directives for loaders, to be measured.
+    case igvm(IGVMFile)
 
     /// Recognises and parses an image. The file's name plays no part.
     ///
@@ -16,6 +18,7 @@ public enum GuestImage: Sendable {
     ///   categories for a file of a known kind that cannot be used.
     public static func identify(_ bytes: [UInt8]) throws(ImageError) -> GuestImage {
         let file = ImageBytes(bytes, as: "image")
+        if IGVMFile.recognises(file) { return .igvm(try IGVMFile(bytes)) }
         if ELFExecutable.recognises(file) { return .kernel(.elf(try ELFExecutable(bytes))) }
         let isBzImage = BzImage.recognises(file)
         if PEImage.recognises(file) {
@@ -26,17 +29,20 @@ public enum GuestImage: Sendable {
         if FirmwareImage.recognises(file) { return .firmware(try FirmwareImage(bytes)) }
         throw ImageError(
             .unrecognised, attempt: "recognise the image",
-            expected: "a UKI (PE with .linux), a bzImage, an ELF vmlinux or a firmware image with a GUIDed table",
+            expected:
+                "a UKI (PE with .linux), a bzImage, an ELF vmlinux, a firmware image with a GUIDed table or an IGVM "
+                + "file",
             found: describe(bytes), likelyCause: "the wrong file, or one that is damaged or packed",
             nextStep: "give one of these kinds; an initrd belongs to --initrd beside --kernel")
     }
 
-    /// For logs: "UKI with a bzImage", "bzImage", "ELF vmlinux", "firmware".
+    /// For logs: "UKI with a bzImage", "bzImage", "ELF vmlinux", "firmware", "IGVM".
     public var formName: String {
         switch self {
         case .unifiedKernelImage(let image): "UKI with a \(image.kernel.formName)"
         case .kernel(let kernel): kernel.formName
         case .firmware: "firmware"
+        case .igvm: "IGVM"
         }
     }
 
@@ -51,7 +57,7 @@ public enum GuestImage: Sendable {
             ([0x02, 0x21, 0x4c, 0x18], 0, "lz4 data"),
             (Array("070701".utf8), 0, "a cpio archive (an initrd)"),
             ([0x51, 0x46, 0x49, 0xfb], 0, "a qcow2 disk image"),
-            (Array("IGVM".utf8), 0, "an IGVM file, which is not supported"),
+            (IGVMFile.magic, 0, "an IGVM file"),
             (Array("EFI PART".utf8), 512, "a disk image with a GUID partition table"),
             ([0x53, 0xef], 0x438, "an ext file system"),
             ([0x4d, 0x5a], 0, "a DOS or EFI program"),

@@ -21,7 +21,10 @@ enum Confidentiality: String, ExpressibleByArgument, CaseIterable {
 
 /// Image, machine and launch options.
 struct GuestOptions: ParsableArguments {
-    @Argument(help: "A UKI, a bzImage, an ELF vmlinux or a firmware image, recognised by content.")
+    @Argument(
+        help:
+            "A UKI, a bzImage, an ELF vmlinux or a firmware image, recognised by content; for `measure` an IGVM file, too."
+    )
     var image: String?
 
     @Option(help: ArgumentHelp("A kernel: bzImage or ELF vmlinux.", valueName: "file"))
@@ -190,6 +193,8 @@ enum GuestSource {
     /// Kernel, initrd and command line, entered directly.
     case direct(BootPayload, form: String)
     case firmware(FirmwareImage, HashedKernel?)
+    /// To be measured alone.
+    case igvm(IGVMFile)
 
     init(_ options: GuestOptions) throws {
         guard options.namesImage else { throw CommandFailure.usage("Give an IMAGE, --kernel or --firmware.") }
@@ -230,6 +235,12 @@ enum GuestSource {
                 throw CommandFailure.usage("--initrd and --cmdline go with --kernel when the image is a firmware")
             }
             self = .firmware(firmware, nil)
+        case .igvm(let file):
+            guard initrd == nil, commandLine == nil else {
+                throw CommandFailure.usage(
+                    "--initrd and --cmdline do not go with an IGVM file, which holds all of a guest")
+            }
+            self = .igvm(file)
         }
     }
 
@@ -239,7 +250,25 @@ enum GuestSource {
         case .direct(let payload, _): try DirectBoot.plan(payload, on: machine)
         case .firmware(let image, let kernel):
             try FirmwareLaunch.plan(image, kernel: kernel, profile: profile, on: machine)
+        case .igvm:
+            throw ImageError(
+                .unsupported, attempt: "plan the launch of the IGVM file",
+                expected: "an image whose registers KVM can set",
+                found: "VMSA pages", likelyCause: "a file for another loader", nextStep: "use `measure`, or give a UKI")
         }
+    }
+
+    /// The plan to be measured, by whatever loader the image is for.
+    func measurablePlan(
+        on machine: MachineDescription, profile: VMMProfile = .qemu, zeroPages: IGVMLaunch.ZeroPages = .measured
+    ) throws(ImageError) -> LaunchPlan {
+        guard case .igvm(let file) = self else { return try plan(on: machine, profile: profile) }
+        return try IGVMLaunch.plan(file, zeroPages: zeroPages, on: machine)
+    }
+
+    /// The vCPUs start at a firmware's reset vector.
+    var isFirmware: Bool {
+        if case .firmware = self { true } else { false }
     }
 
     /// For messages: "UKI with a bzImage".
@@ -247,6 +276,7 @@ enum GuestSource {
         switch self {
         case .direct(_, let form): form
         case .firmware(_, let kernel): kernel == nil ? "firmware" : "firmware with a kernel's hashes"
+        case .igvm: "IGVM"
         }
     }
 }

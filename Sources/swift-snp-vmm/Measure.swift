@@ -23,6 +23,10 @@ struct Measure: ParsableCommand {
         help: ArgumentHelp(
             "Whose VMSA conventions a firmware image is measured with: qemu, ec2 or gce.", valueName: "name"))
     var profile = "qemu"
+    @Flag(
+        name: .customLong("native-zero"),
+        help: "IGVM: pages without data are loaded as the firmware's ZERO pages, not as measured pages of zeroes.")
+    var nativeZero = false
     @Flag(help: "Prints every step as JSON.")
     var json = false
 
@@ -35,19 +39,27 @@ struct Measure: ParsableCommand {
         let machine = try guest.machine()
         let identity = try guest.identity()
         let source = try GuestSource(guest)
-        if case .direct = source, profile != .qemu {
+        if profile != .qemu, !source.isFirmware {
             throw CommandFailure.usage(
                 "--vmm-profile \(profile.rawValue) is about firmware images; this is a \(source.form)")
         }
-        let measured = MeasuredLaunch(of: try source.plan(on: machine, profile: profile))
-        print(json ? Self.json(measured, source, machine) : measured.digestText)
+        let plan = try source.measurablePlan(
+            on: machine, profile: profile, zeroPages: nativeZero ? .native : .measured)
+        let measured = MeasuredLaunch(of: plan)
+        print(json ? Self.json(measured, plan, source, machine) : measured.digestText)
         if technology == .snp, let block = identity.identityBlock?.block, block.launchDigest != measured.digest {
             StandardError.write(line: "note: the ID block was made for another launch digest, \(block.launchDigest)")
         }
+        if case .igvm(let file) = source {
+            for digest in file.identityDigests(for: technology) where digest.description != measured.digestText {
+                StandardError.write(line: "note: the file's ID block was made for another launch digest, \(digest)")
+            }
+        }
     }
 
-    private static func json(_ measured: MeasuredLaunch, _ source: GuestSource, _ machine: MachineDescription) -> String
-    {
+    private static func json(
+        _ measured: MeasuredLaunch, _ plan: LaunchPlan, _ source: GuestSource, _ machine: MachineDescription
+    ) -> String {
         var object = JSONObject()
         object.add("launchDigest", measured.digestText)
         object.add("technology", measured.technology.rawValue)
@@ -55,8 +67,8 @@ struct Measure: ParsableCommand {
         object.add("memoryByteCount", machine.memoryByteCount)
         object.add("processorCount", machine.processorCount)
         object.add("cBit", machine.cBit)
-        object.add("policy", hex: machine.policy)
-        object.add("guestFeatures", hex: machine.guestFeatures)
+        object.add("policy", hex: plan.policy)
+        object.add("guestFeatures", hex: plan.guestFeatures)
         object.add(
             "steps",
             measured.steps.map { step in

@@ -135,7 +135,7 @@ struct ExpectedLaunchOptions: ParsableArguments {
             let names = VMMProfile.allCases.map(\.rawValue).joined(separator: ", ")
             throw CommandFailure.usage("--vmm-profile \(profile): expected one of \(names)")
         }
-        return try GuestSource(guest).plan(on: guest.machine(), profile: profile)
+        return try GuestSource(guest).measurablePlan(on: guest.machine(), profile: profile)
     }
 }
 

@@ -13,7 +13,47 @@ let imageFuzzers = [
     Fuzzer(
         name: "image-noise", summary: "random bytes behind the signature of some image", smokeIterations: 20_000,
         generate: noiseImage, check: checkImage),
+    Fuzzer(
+        name: "image-igvm", summary: "IGVM files with changed headers and the checksum that goes with them",
+        smokeIterations: 5_000, generate: mutatedIGVM, check: checkImage),
 ]
+
+private let igvmSample: IGVMBuilder = {
+    var file = IGVMBuilder()
+    file.addPlatform(mask: 1, type: 2)
+    file.addPlatform(mask: 2, type: 5)
+    file.add(0x101, [(0x30000, 8), (1, 4), (0, 4)])
+    file.add(0x301, [(0x2000, 8), (4, 4), (0, 4)])
+    for (index, type) in [UInt64(0), 0, 1, 2, 3].enumerated() {
+        file.addPage(gpa: UInt64(index) << 12, mask: 3, offset: index == 0 ? 24 : 0, dataType: type)
+    }
+    file.add(0x303, [(0x20000, 8), (1, 4), (4, 4)])
+    file.add(0x304, [(0xffff_ffff_f000, 8), (1, 4), (24, 4), (0, 2), (0, 2)])
+    file.add(0x30b, [(1, 4)] + [(value: UInt64, byteCount: Int)](repeating: (0, 4), count: 173))
+    file.data = [UInt8](repeating: 7, count: 4096)
+    return file
+}()
+
+/// Fields at their extremes, headers doubled or gone, a file cut short; most with a right checksum.
+@Sendable private func mutatedIGVM(_ numbers: inout SeededGenerator) -> [UInt8] {
+    var file = igvmSample
+    for _ in 0...numbers.below(3) {
+        let index = numbers.below(file.headers.count / 8) * 8
+        switch numbers.below(6) {
+        case 0: file.headers.insert(contentsOf: file.headers[index...].prefix(32), at: index)
+        case 1: file.headers.removeSubrange(index..<min(file.headers.count, index + 8 * (1 + numbers.below(4))))
+        case 2: file.addPage(gpa: numbers.edge(), mask: numbers.edge(), offset: numbers.edge())
+        case 3: file.headers[index + numbers.below(8)] = numbers.edge()
+        case 4: file.headers[index + numbers.below(8)] ^= 1 << UInt8(numbers.below(8))
+        default: file.version = UInt32(1 + numbers.below(2))
+        }
+        if file.headers.isEmpty { file = igvmSample }
+    }
+    var bytes = file.bytes
+    if numbers.below(8) == 0 { bytes[numbers.below(32)] = numbers.edge() }
+    if numbers.below(8) == 0 { bytes.removeLast(numbers.below(bytes.count)) }
+    return numbers.below(8) == 0 ? bytes : IGVMBuilder.withChecksum(bytes)
+}
 
 /// One to four changes to a valid image.
 @Sendable private func mutatedImage(_ numbers: inout SeededGenerator) -> [UInt8] {
@@ -74,6 +114,10 @@ let imageFuzzers = [
         case .kernel(let kernel): plan = try DirectBoot.plan(BootPayload(kernel: kernel), on: machine)
         case .firmware(let firmware):
             plan = try FirmwareLaunch.plan(firmware, kernel: HashedKernel(kernel: [1]), on: machine)
+        case .igvm(let file):
+            // Its pages lie where it says, and are measured, not launched.
+            _ = try IGVMLaunch.plan(file, zeroPages: bytes.count & 1 == 0 ? .measured : .native, on: machine)
+            return .fine("planned IGVM")
         }
         if let wrong = fault(in: plan, machine) { return .impossible("\(image.formName): \(wrong)") }
         return .fine("planned \(image.formName)")

@@ -139,6 +139,7 @@ func parseAndPlan(
     case .unifiedKernelImage(let image): return try DirectBoot.plan(BootPayload(image), on: machine)
     case .kernel(let kernel): return try DirectBoot.plan(BootPayload(kernel: kernel), on: machine)
     case .firmware(let image): return try FirmwareLaunch.plan(image, on: machine)
+    case .igvm(let image): return try IGVMLaunch.plan(image, on: machine)
     }
 }
 
