@@ -29,7 +29,7 @@ let package = Package(
             name: "SNPVMM",
             targets: [
                 "SNPVMM", "KVMABI", "LinuxKVM", "SoftwareKVM", "GuestImage", "LaunchMeasurement", "Attestation",
-                "GuestOwner", "RunReport",
+                "GuestOwner", "RunReport", "HostSockets",
             ]),
     ],
     dependencies: [
@@ -64,6 +64,8 @@ let package = Package(
         module("GuestImage", ["SEVABI", "X86Defs", "Crypto"]),
         module("LaunchMeasurement", ["SEVABI", "X86Defs", "GuestImage", "Crypto"]),
         module("VMMDevices", ["ABILayout"]),
+        // What a guest's devices need of the host besides its kernel: unix sockets.
+        module("HostSockets", ["ABILayout", "KVMABI", "VMMDevices", "CProcess"]),
         module("JSONText"),
         module("SNPVMM", ["JSONText", "KVMABI", "SEVABI", "X86Defs", "GuestImage", "VMMDevices"]),
         // One page about one run: the diagram, the launch, the memory, the exits.
@@ -105,8 +107,9 @@ let package = Package(
         .executableTarget(
             name: "swift-snp-vmm",
             dependencies: [
-                "SNPVMM", "KVMABI", "LinuxKVM", "SoftwareKVM", "SoftwarePSP", "GuestImage", "LaunchMeasurement",
-                "Attestation", "GuestOwner", "RunReport", "IsolationSuite", "HostileSoftwareKernel", "SEVABI",
+                "SNPVMM", "VMMDevices", "HostSockets", "KVMABI", "LinuxKVM", "SoftwareKVM", "SoftwarePSP", "GuestImage",
+                "LaunchMeasurement", "Attestation", "GuestOwner", "RunReport", "IsolationSuite",
+                "HostileSoftwareKernel", "SEVABI",
                 "X86Defs",
                 "Crypto", "CProcess",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
@@ -124,7 +127,8 @@ let package = Package(
             path: "Examples/TwoGuests"),
 
         // Tests.
-        .target(name: "TestSupport", dependencies: ["KVMABI", "SEVABI", "X86Defs"], path: "Tests/TestSupport"),
+        .target(
+            name: "TestSupport", dependencies: ["KVMABI", "SEVABI", "X86Defs", "CProcess"], path: "Tests/TestSupport"),
         // The driver's side of virtio: memory, rings and registers.
         .target(
             name: "VirtioTestSupport", dependencies: ["ABILayout", "VMMDevices"], path: "Tests/VirtioTestSupport"),
@@ -141,6 +145,7 @@ let package = Package(
         tests("GuestImageTests", ["GuestImage", "SEVABI", "X86Defs"]),
         tests("LaunchMeasurementTests", ["LaunchMeasurement", "GuestImage", "SEVABI", "X86Defs", "Crypto"]),
         tests("VMMDevicesTests", ["ABILayout", "VMMDevices", "VirtioTestSupport"]),
+        tests("HostSocketsTests", ["HostSockets", "VMMDevices", "KVMABI", "CProcess"]),
         tests("AttestationTests", ["Attestation", "SEVABI", "Crypto"]),
         tests(
             "SecretReleaseTests",
@@ -172,7 +177,7 @@ let package = Package(
         tests(
             "CommandTests",
             [
-                "swift-snp-vmm", "fuzz", "bench", "example-measured-launch", "example-two-guests", "Crypto",
+                "swift-snp-vmm", "fuzz", "bench", "example-measured-launch", "example-two-guests", "Crypto", "CProcess",
                 "GuestOwner",
                 "SEVABI",
             ]),
@@ -181,7 +186,7 @@ let package = Package(
             dependencies: [
                 "GuestImage", "SEVABI", "X86Core", "X86Defs", "SoftwareKVM", "SNPVMM", "KVMABI", "TestSupport",
                 "GuestOwner",
-                "Attestation", "Crypto",
+                "Attestation", "Crypto", "VMMDevices",
             ],
             path: "Tests/Fuzz", exclude: ["Failures"]),
         .executableTarget(

@@ -20,8 +20,8 @@ static int make_address(uint64_t path_address, struct sockaddr_un *address) {
     return 0;
 }
 
-static int connect_to(const struct sockaddr_un *address) {
-    int descriptor = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+static int connect_to(const struct sockaddr_un *address, int flags) {
+    int descriptor = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | flags, 0);
     if (descriptor < 0) return -errno;
     if (connect(descriptor, (const struct sockaddr *)address, sizeof *address) != 0) {
         int error = errno;
@@ -34,7 +34,13 @@ static int connect_to(const struct sockaddr_un *address) {
 int32_t socket_connect(uint64_t path_address) {
     struct sockaddr_un address;
     int error = make_address(path_address, &address);
-    return error < 0 ? error : connect_to(&address);
+    return error < 0 ? error : connect_to(&address, 0);
+}
+
+int32_t socket_try_connect(uint64_t path_address) {
+    struct sockaddr_un address;
+    int error = make_address(path_address, &address);
+    return error < 0 ? error : connect_to(&address, SOCK_NONBLOCK);
 }
 
 int32_t socket_listen(uint64_t path_address) {
@@ -44,11 +50,13 @@ int32_t socket_listen(uint64_t path_address) {
     if (error < 0) return error;
     if (lstat(address.sun_path, &status) == 0) {
         if (!S_ISSOCK(status.st_mode)) return -EADDRINUSE;
-        int other = connect_to(&address);
+        int other = connect_to(&address, SOCK_NONBLOCK);
         if (other >= 0) {
             close(other);
             return -EADDRINUSE;
         }
+        /* Whoever listens there is busy. */
+        if (other == -EAGAIN) return -EADDRINUSE;
         if (other != -ECONNREFUSED) return other;
         unlink(address.sun_path);
     }

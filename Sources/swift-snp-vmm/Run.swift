@@ -10,6 +10,7 @@ import LaunchMeasurement
 import SEVABI
 import SNPVMM
 import Synchronization
+import VMMDevices
 
 struct Run: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -33,6 +34,12 @@ struct Run: ParsableCommand {
             "Where the software platform keeps its keys. (default: $XDG_STATE_HOME/swift-snp-vmm)", valueName: "folder")
     )
     var platformState: String?
+    @Option(
+        help: ArgumentHelp(
+            "Gives the guest a virtio socket device. A host program that connects to PATH and says \"CONNECT port\" talks to "
+                + "that port of the guest; a guest that connects to port P of CID 2 talks to the program that listens at "
+                + "PATH_P.", valueName: "cid,path"))
+    var vsock: String?
     @Flag(name: .customLong("launch-only"), help: "Stops after LAUNCH_FINISH.")
     var launchOnly = false
     @Option(
@@ -48,6 +55,7 @@ struct Run: ParsableCommand {
 
     func validate() throws {
         try owner.check(guest.confidential.technology)
+        if let vsock { _ = try VsockOption(vsock) }
         try NamedPath.check(
             outputs: [
                 NamedPath("--launch-log", launchLog), NamedPath("--report", report),
@@ -64,8 +72,13 @@ struct Run: ParsableCommand {
         let console = Console()
         let record = try RunRecord(guest, page: report, log: launchLog)
         var preparation = Preparation()
+        // Served as long as this function runs: what is in its way is said before anything is launched.
+        let socket = try vsock.map { try VsockOption($0).make() }
+        defer { socket?.sockets.stop() }
+        var devices: [any VirtioDevice] = []
+        if let socket { devices.append(socket.device) }
         let machine: Machine
-        do { machine = try launch(console, reporter, record, &preparation) } catch {
+        do { machine = try launch(console, reporter, record, devices, &preparation) } catch {
             reporter.clearProgress()
             record.finish(nil, preparation, .init(error))
             throw error
@@ -77,7 +90,7 @@ struct Run: ParsableCommand {
             return
         }
         if console.isInteractive { reporter.say("console: Ctrl-A x ends, Ctrl-A h helps") }
-        if report != nil { Self.stopAtSignals(machine) }
+        if report != nil || socket != nil { Self.stopAtSignals(machine) }
         console.attach(to: machine)
         let outcome = machine.run()
         console.detach()
@@ -87,11 +100,13 @@ struct Run: ParsableCommand {
         reporter.summarize(
             machine.statistics, preparation: preparation.phases, technology: guest.confidential.technology)
         record.finish(machine, preparation, .init(outcome))
+        socket?.sockets.stop()
         process_end_as_asked()
         if let error = outcome.error { throw error }
     }
 
-    /// From here on SIGINT, SIGTERM and SIGHUP stop the guest first, so that the page about it is written.
+    /// From here on SIGINT, SIGTERM and SIGHUP stop the guest first, so that the page about it is written and its socket
+    /// taken away.
     private static func stopAtSignals(_ machine: Machine) {
         guard process_put_endings_off() == 0 else { return }
         DispatchQueue(label: "signals").async { [weak machine] in
@@ -102,7 +117,8 @@ struct Run: ParsableCommand {
 
     /// Everything up to LAUNCH_FINISH. The image and the plan are gone when this returns: only the machine stays.
     private func launch(
-        _ console: Console, _ reporter: Reporter, _ record: RunRecord, _ preparation: inout Preparation
+        _ console: Console, _ reporter: Reporter, _ record: RunRecord, _ devices: [any VirtioDevice],
+        _ preparation: inout Preparation
     ) throws -> Machine {
         let technology = guest.confidential.technology
         // What depends on the command line alone comes first: its errors need no host.
@@ -151,7 +167,7 @@ struct Run: ParsableCommand {
                 host: host,
                 configuration: MachineConfiguration(
                     technology: technology, memoryByteCount: description.memoryByteCount, plan: plan,
-                    cpuid: description.cpuid, identity: identity),
+                    cpuid: description.cpuid, identity: identity, devices: devices),
                 owner: owner, console: { console.write($0) },
                 observe: {
                     reporter.hear($0)

@@ -7,6 +7,9 @@
 /* Connects to the stream socket whose NUL-terminated path is at `path_address`. */
 int32_t socket_connect(uint64_t path_address);
 
+/* The same, and nothing on the connection waits. -EAGAIN: too many others wait there. */
+int32_t socket_try_connect(uint64_t path_address);
+
 /* Makes a stream socket at the path, readable by this user alone. A socket that nobody listens on any more is removed;
  * any other file, and a socket in use, is -EADDRINUSE. */
 int32_t socket_listen(uint64_t path_address);
