@@ -20,6 +20,8 @@ public final class Processor {
         public var sevStatus: UInt64 = 0
         /// Guest physical address bits; entries with bits above them set are reserved-bit faults.
         public var physicalAddressBits = 48
+        /// CR4 bits that CPUID announces beyond the ones every such processor has: UMIP, LA57, PCIDE, SMEP, SMAP, PKE.
+        public var announcedCR4: UInt64 = 0
         public init() {}
     }
 
@@ -31,8 +33,12 @@ public final class Processor {
 
     let supervisorTLB: UnsafeMutablePointer<x86_tlb_entry>
     let userTLB: UnsafeMutablePointer<x86_tlb_entry>
+    /// Supervisor accesses with CR4.SMAP and RFLAGS.AC: user pages are open.
+    let openTLB: UnsafeMutablePointer<x86_tlb_entry>
     /// Never filled: used while every access has to be looked at (alignment checking).
     let emptyTLB: UnsafeMutablePointer<x86_tlb_entry>
+    /// Those that are filled.
+    let tables: [UnsafeMutablePointer<x86_tlb_entry>]
     let walkCache: UnsafeMutablePointer<WalkCacheEntry>
     let fetchCache: UnsafeMutablePointer<FetchCacheEntry>
 
@@ -56,6 +62,8 @@ public final class Processor {
     var exit: VMExit = .interrupt
     /// An exit that finishing an instruction led to, for the next run.
     var pendingExit: VMExit?
+    /// 16 or, with five levels of paging, 7: how many top bits repeat the highest address bit (less one).
+    var canonicalShift: UInt64 = 16
     /// Where an intercepted RDMSR or WRMSR goes on.
     var instructionBehindExit: UInt64 = 0
     /// Modes that code was decoded for, and the current one.
@@ -71,6 +79,14 @@ public final class Processor {
     var codeForgotten = false
     /// A software interrupt was delivered: no single-step trap behind it.
     var stepSuppressed = false
+    /// The instruction set TF and is already followed by the trap (SYSRET).
+    var stepAfterAll = false
+    /// Breakpoints are enabled; pages with data breakpoints; DR6 bits of the running instruction's data and I/O
+    /// breakpoints; the prepared #DB comes from an instruction breakpoint.
+    var debugArmed = false
+    var watchedPages: [UInt64] = []
+    var pendingDebug: UInt64 = 0
+    var breakpointFault = false
     var retired: UInt64 = 0
 
     public init(memory: any ProcessorMemory, configuration: Configuration) {
@@ -87,7 +103,9 @@ public final class Processor {
         }
         supervisorTLB = tlb()
         userTLB = tlb()
+        openTLB = tlb()
         emptyTLB = tlb()
+        tables = [supervisorTLB, userTLB, openTLB]
         walkCache = .allocate(capacity: 512)
         fetchCache = .allocate(capacity: 256)
         handlers = makeHandlerTable()
@@ -112,7 +130,7 @@ public final class Processor {
 
     deinit {
         s.pointee.jumps.deallocate()
-        for t in [supervisorTLB, userTLB, emptyTLB] { t.deallocate() }
+        for t in tables + [emptyTLB] { t.deallocate() }
         walkCache.deallocate()
         fetchCache.deallocate()
         handlers.deallocate()
@@ -220,10 +238,7 @@ public final class Processor {
     /// What a write to CR3 or INVLPG does (all entries: large pages are cut into small ones here).
     func flushLinearTranslations() {
         let empty = x86_tlb_entry(read: 1, write: 1, unused: 0, addend: 0)
-        for i in 0..<Int(X86_TLB_SIZE) {
-            supervisorTLB[i] = empty
-            userTLB[i] = empty
-        }
+        for table in tables { table.update(repeating: empty, count: Int(X86_TLB_SIZE)) }
         for i in 0..<256 { fetchCache[i].tag = 0 }
         bumpGeneration()
     }
@@ -238,7 +253,7 @@ public final class Processor {
 
     /// Drops what leads to these host pages, whichever linear addresses do.
     func dropTranslations(to pages: [UInt]) {
-        for table in [supervisorTLB, userTLB] {
+        for table in tables {
             for i in 0..<Int(X86_TLB_SIZE) {
                 let e = table[i]
                 let tag = e.read != 1 ? e.read : e.write

@@ -1,10 +1,12 @@
 // The two-byte opcode map [APM3 A.1], general-purpose and system part. Everything SIMD goes to OpcodesSIMD.swift.
 
 import CX86State
+import X86Defs
 
 extension Decoder {
     mutating func decode0F(_ opcode: UInt8) {
         if legacy && decodeLegacy0F(opcode) { return }
+        if opcode == 0x38, prefix66, position < available, bytes[position] == 0x82 { return invalidateContext() }
         switch opcode {
         case 0x00:
             readModRM()
@@ -157,6 +159,18 @@ extension Decoder {
         }
     }
 
+    /// INVPCID.
+    private mutating func invalidateContext() {
+        _ = byte()
+        readModRM()
+        guard !isRegister, repeatPrefix == 0, processor.configuration.announcedCR4 & CR4.pcide != 0 else {
+            return undefined()
+        }
+        noteAccess(16, write: false)
+        emitAddress(0)
+        emitSystem(.invpcid, dst: Slot.tmp(0), base: regSlot(3), ends: true)
+    }
+
     private mutating func bitTest(_ op: Int) {
         readModRM()
         let size = operandSize
@@ -231,6 +245,10 @@ extension Decoder {
             switch modrm {
             case 0xc8: return emitSystem(.monitor)
             case 0xc9: return emitSystem(.mwait)
+            case 0xca where opcodePrefix == .none: return emitSystem(.clac)
+            case 0xcb where opcodePrefix == .none: return emitSystem(.stac)
+            case 0xee where opcodePrefix == .none: return emitSystem(.rdpkru)
+            case 0xef where opcodePrefix == .none: return emitSystem(.wrpkru)
             case 0xd9: return emitSystem(repeatPrefix != 0 ? .vmgexit : .vmmcall, ends: true)
             case 0xf8: return emitSystem(.swapgs)
             case 0xf9: return undefined()  // RDTSCP is not announced.

@@ -8,6 +8,7 @@
 // change; then their first uop becomes `stale`, and `forward` once there is a successor.
 
 import CX86State
+import X86Defs
 
 struct Block {
     var rip: UInt64
@@ -189,7 +190,7 @@ extension Processor {
     }
 
     private func dropWriteTags(_ page: UInt) {
-        for table in [supervisorTLB, userTLB] {
+        for table in tables {
             for i in 0..<Int(X86_TLB_SIZE) {
                 let e = table + i
                 if e.pointee.write != 1, UInt(truncatingIfNeeded: e.pointee.write &+ e.pointee.addend) == page {
@@ -237,12 +238,20 @@ extension Processor {
                 forgetAllCode()
             }
             flushJumps()
+        } else if canonicalShift != 16 {
+            // Addresses have too few spare bits to tell generations apart.
+            flushJumps()
         }
         updateJumpKey()
     }
 
     func flushJumps() {
         for i in 0..<Int(X86_JUMP_SIZE) { s.pointee.jumps[i] = x86_jump_entry(key: 1, target: nil) }
+    }
+
+    /// The table of explicit supervisor accesses.
+    var supervisorTable: UnsafeMutablePointer<x86_tlb_entry> {
+        s.pointee.cr4 & CR4.smap != 0 && s.pointee.system_flags & RFLAGS.ac != 0 ? openTLB : supervisorTLB
     }
 
     /// Canonical addresses have 17 equal top bits: generation and privilege go there, and whether the address has only
@@ -252,7 +261,7 @@ extension Processor {
         s.pointee.jump_key =
             (UInt64(s.pointee.generation & 0x3fff) &<< 48) | (user &<< 63) | (UInt64(s.pointee.legacy) &<< 62)
             | (UInt64(s.pointee.context) &<< 32)
-        s.pointee.tlb = alignmentChecking ? emptyTLB : user != 0 ? userTLB : supervisorTLB
+        s.pointee.tlb = alignmentChecking ? emptyTLB : user != 0 ? userTLB : supervisorTable
     }
 }
 

@@ -36,10 +36,13 @@ extension Processor {
             if s.pointee.window != 0, canTakeInterrupt { return .interruptWindow }
             let stepping = s.pointee.system_flags & RFLAGS.tf != 0
             stepSuppressed = false
+            stepAfterAll = false
             codeForgotten = false
             s.pointee.leave = UInt32(X86_LEAVE_LOOKUP)
             if stepping || s.pointee.shadow != 0 && s.pointee.window != 0 {
-                runOneInstruction()
+                if !breakpointHere() { runOneInstruction() }
+            } else if debugArmed || s.pointee.system_flags & RFLAGS.rf != 0, needsSingleInstruction() {
+                if !breakpointHere() { runOneInstruction() }
             } else if let block = findBlock(s.pointee.rip) {
                 let first = IP(block.first)
                 // Read after the look-up: decoding may have thrown away all blocks, and the link with them.
@@ -47,24 +50,23 @@ extension Processor {
                 s.pointee.link = nil
                 if block.secondPage == 0 {
                     if let link { patch(link, first, s.pointee.rip) }
-                    let e = s.pointee.jumps + Int((block.rip ^ (block.rip &>> 12)) & UInt64(X86_JUMP_SIZE - 1))
-                    e.pointee = x86_jump_entry(key: block.rip ^ s.pointee.jump_key, target: first)
+                    if hasJumpKey(block.rip) {
+                        let e = s.pointee.jumps + Int((block.rip ^ (block.rip &>> 12)) & UInt64(X86_JUMP_SIZE - 1))
+                        e.pointee = x86_jump_entry(key: block.rip ^ s.pointee.jump_key, target: first)
+                    }
                 }
                 enter(s, first)
             }
             repeatUops()
-            if stepping, !stepSuppressed,
-                s.pointee.leave == UInt32(X86_LEAVE_LOOKUP) || s.pointee.leave == UInt32(X86_LEAVE_CHECK)
-            {
-                // #DB behind the instruction: DR6.BS.
-                setDebugStatus(0x4000)
-                prepareException(1, at: s.pointee.rip)
-            }
+            if stepping || stepAfterAll || pendingDebug != 0 { debugTrap(stepping: stepping) }
             switch Int(s.pointee.leave) {
             case Int(X86_LEAVE_LOOKUP): break
             case Int(X86_LEAVE_BUDGET): return .interrupt
             case Int(X86_LEAVE_EXCEPTION):
-                if !deliver(preparedException) { return exit }
+                var event = preparedException
+                event.isDebugFault = breakpointFault
+                breakpointFault = false
+                if !deliver(event) { return exit }
                 // A handler that faults on its first byte would otherwise keep this loop for ever.
                 s.pointee.budget &-= 1
                 if s.pointee.budget < 0 { return .interrupt }
@@ -96,7 +98,12 @@ extension Processor {
         case Int(X86_LEAVE_EXCEPTION):
             if !deliver(preparedException) { pendingExit = exit }
         case Int(X86_LEAVE_EXIT): pendingExit = exit
-        default: retired &+= 1
+        default:
+            retired &+= 1
+            if s.pointee.system_flags & RFLAGS.tf != 0 || pendingDebug != 0 {
+                debugTrap(stepping: s.pointee.system_flags & RFLAGS.tf != 0)
+                if s.pointee.leave == UInt32(X86_LEAVE_EXCEPTION), !deliver(preparedException) { pendingExit = exit }
+            }
         }
     }
 
@@ -108,8 +115,6 @@ extension Processor {
         s.pointee.shadow = 0
         enter(s, IP(block.first))
     }
-
-    private func setDebugStatus(_ bits: UInt64) { s.pointee.dr.6 |= bits }
 
     /// Links a direct branch to its target. Near links hold for ever, far ones for this TLB generation.
     private func patch(_ link: UnsafeMutablePointer<x86_uop>, _ target: IP, _ rip: UInt64) {

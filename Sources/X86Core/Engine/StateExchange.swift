@@ -84,8 +84,11 @@ extension Processor {
             withUnsafeMutableBytes(of: &s.pointee.xmm) { x in
                 for i in 0..<32 { x.storeBytes(of: v.xmm[i], toByteOffset: i &* 8, as: UInt64.self) }
             }
+            canonicalShift = isLongModeActive && v.cr4 & CR4.la57 != 0 ? 7 : 16
             updateContext()
             s.pointee.rip = linearInstruction(v.rip)
+            pendingDebug = 0
+            updateBreakpoints()
             s.pointee.shadow = 0
             injected = nil
             completedIO = nil

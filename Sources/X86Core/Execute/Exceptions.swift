@@ -10,6 +10,7 @@ extension Processor {
     /// `rip`: where a fault on the way is reported, if not at RIP (software interrupts).
     func deliver(_ event: Event, faultsAt rip: UInt64? = nil) -> Bool {
         var event = event
+        if event.kind == .exception && event.vector == 1 { s.pointee.dr.7 &= ~(1 &<< 13) }  // GD.
         while true {
             s.pointee.shadow = 0
             if deliverOnce(event) { return true }

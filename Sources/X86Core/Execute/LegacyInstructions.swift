@@ -129,7 +129,7 @@ extension Processor {
         let context = s.pointee.context
         guard loadSegment(index, selector, at: rip) else { return false }
         putSized(u.base, offset, size)
-        if index == .ss { s.pointee.shadow = 1 }
+        if index == .ss { s.pointee.shadow = 2 }
         if s.pointee.context != context {
             continueAt(next, check: index == .ss)
             return false

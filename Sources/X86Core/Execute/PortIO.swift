@@ -34,6 +34,7 @@ extension Processor {
         let write = u.src == SystemOperation.outPort.rawValue
         if let value = completedIO {
             completedIO = nil
+            if debugArmed { notePortAccess(port, byteCount) }
             if !write { putSized(0, UInt64(value), byteCount) }
             return true
         }
@@ -73,6 +74,7 @@ extension Processor {
         }
         let done = completedIO
         completedIO = nil
+        if done != nil, debugArmed { notePortAccess(port, byteCount) }
         if done == nil {
             var value: UInt64 = 0
             if input {

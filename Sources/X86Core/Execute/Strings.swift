@@ -39,7 +39,7 @@ extension Processor {
         let repeatWhileEqual = u.scale == 1
         while count > 0 {
             // How many elements fit into the pages at hand.
-            var run = count
+            var run = debugArmed ? 1 : count
             func limit(_ a: UInt64) {
                 let inPage = backward ? (a & 0xfff) / UInt64(size) &+ 1 : (0x1000 &- (a & 0xfff)) / UInt64(size)
                 run = min(run, inPage)
@@ -129,6 +129,19 @@ extension Processor {
             if usesSource { rsi = (rsi &+ step &* run) & addressMask }
             if usesTarget { rdi = (rdi &+ step &* run) & addressMask }
             s.pointee.budget &-= Int64(truncatingIfNeeded: run &>> 3)
+            if debugArmed {
+                // Data breakpoints trap behind the element.
+                var hit = false
+                if usesSource { hit = noteDataAccess(sourceAddress, size, write: false) }
+                if usesTarget {
+                    hit = noteDataAccess(targetAddress, size, write: operation == .movs || operation == .stos) || hit
+                }
+                if hit, repeated, count > 0 {
+                    save()
+                    s.pointee.rip = rip
+                    return false
+                }
+            }
             if !repeated { break }
             if operation == .scas || operation == .cmps, flagZ(s) != repeatWhileEqual { break }
             if count > 0, s.pointee.budget < 0 {

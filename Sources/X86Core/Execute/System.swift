@@ -22,6 +22,7 @@ enum SystemOperation: UInt16 {
     case fxsave, fxrstor, loop
     case requirePrivilege, ldmxcsr, stmxcsr, maskedMove
     case requireProtectedMode, protectionFault, protectionFaultIfTemporary
+    case invpcid, stac, clac, rdpkru, wrpkru
     case int1, into, bound, arpl, pushAll, popAll, decimalAdjust, asciiAdjust, salc, loadFarPointer
 }
 
@@ -132,21 +133,21 @@ extension Processor {
             let n = Int(truncatingIfNeeded: u.imm & 7)
             if n == 7 || n == 5, encrypted { return vc(0x27) }
             if n == 4 || n == 5, s.pointee.cr4 & CR4.de != 0 { return ud() }
+            if generalDetect(at: rip) { return false }
             put(s, u.dst, debugRegister(n == 4 ? 6 : n == 5 ? 7 : n))
         case .writeDR:
             guard privileged else { return gp() }
             let n = Int(truncatingIfNeeded: u.imm & 7)
             if n == 7 || n == 5, encrypted { return vc(0x37) }
             if n == 4 || n == 5, s.pointee.cr4 & CR4.de != 0 { return ud() }
-            let value: UInt64 = get(s, u.dst)
+            if generalDetect(at: rip) { return false }
+            let value = is64BitCode ? get(s, u.dst, as: UInt64.self) : get(s, u.dst, as: UInt64.self) & 0xffff_ffff
             let slot = n == 4 ? 6 : n == 5 ? 7 : n
             if slot >= 6, value &>> 32 != 0 { return gp() }
-            if slot == 7, value & 0xff != 0 {
-                prepareUnimplemented("hardware breakpoints (DR7 = \(hex(value)))", at: rip)
-                return false
-            }
             setDebugRegister(
                 slot, slot == 6 ? value & 0xe00f | 0xffff_0ff0 : slot == 7 ? value & 0xffff_2bff | 0x400 : value)
+            updateBreakpoints()
+            return proceed()
         case .clts:
             guard privileged else { return gp() }
             s.pointee.cr0 &= ~CR0.ts
@@ -208,7 +209,7 @@ extension Processor {
             let oldContext = s.pointee.context, mask = stackMask
             guard loadSegment(index, get(s, u.dst), at: rip) else { return false }
             // The instruction behind MOV SS is protected from interrupts, so that it can load RSP [APM2 8.5].
-            if index == .ss { s.pointee.shadow = 1 }
+            if index == .ss { s.pointee.shadow = 2 }
             if u.src == SystemOperation.popSegment.rawValue {
                 setStackPointer(get(s, Slot.rsp, as: UInt64.self) &+ UInt64(u.scale), mask: mask)
             }
@@ -328,6 +329,10 @@ extension Processor {
         case .xlat:
             guard let v: UInt8 = read(get(s, u.dst), user: userMode, at: rip) else { return false }
             put(s, 0, v)
+        case .invpcid: return invalidateContext(ip, at: rip, next: next)
+        case .stac, .clac: return setAccessFlag(u.src == SystemOperation.stac.rawValue, at: rip)
+        case .rdpkru: return accessKeyRights(write: false, at: rip)
+        case .wrpkru: return accessKeyRights(write: true, at: rip)
         case .requireProtectedMode: if !isProtectedMode { return ud() }
         case .protectionFault: return gp()
         case .protectionFaultIfTemporary: if get(s, Slot.tmp(0), as: UInt8.self) != 0 { return gp() }
@@ -399,7 +404,7 @@ extension Processor {
 
     /// After a store by the engine the running block may have been forgotten: go on through the run loop then.
     func runsOn(_ ip: IP) -> Bool {
-        guard codeForgotten, (ip + 1).pointee.off != ip.pointee.off else { return true }
+        guard codeForgotten || pendingDebug != 0, (ip + 1).pointee.off != ip.pointee.off else { return true }
         codeForgotten = false
         continueAt(nextInstruction(s, ip), check: false)
         return false

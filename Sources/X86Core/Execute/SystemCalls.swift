@@ -29,6 +29,8 @@ extension Processor {
             put(s, Slot.gpr(1), UInt32(truncatingIfNeeded: back))
             s.pointee.system_flags &= ~(RFLAGS.if | RFLAGS.rf | RFLAGS.vm)
         }
+        // A masked TF counts from here on; the return that restores it traps.
+        if s.pointee.system_flags & RFLAGS.tf == 0 { stepSuppressed = true }
         s.pointee.ss = flatStack(selector &+ 8, dpl: 0)
         enterCode(flatCode(selector, dpl: 0, long: isLongModeActive), cpl: 0)
         continueAt(linearInstruction(target), check: false)
@@ -45,6 +47,7 @@ extension Processor {
         } else {
             s.pointee.system_flags |= RFLAGS.if
         }
+        if s.pointee.system_flags & RFLAGS.tf != 0 { stepAfterAll = true }
         let long = isLongModeActive && wide
         if !long { target &= 0xffff_ffff }
         // SYSRET changes only the selector of SS; the rest of it was set by SYSCALL or the kernel.

@@ -7,13 +7,14 @@ import X86Defs
 extension Processor {
     /// The host address of up to a page's rest of bytes at `a`, for one access of at most `size` bytes within the page.
     func linearPointer(_ a: UInt64, _ access: Access, user: Bool, at rip: UInt64) -> UnsafeMutableRawPointer? {
-        let table = user ? userTLB : supervisorTLB
+        let table = user ? userTLB : s.pointee.cpl == 3 ? supervisorTLB : supervisorTable
         let e = table + Int((a &>> 12) & UInt64(X86_TLB_SIZE - 1))
         if (access == .write ? e.pointee.write : e.pointee.read) == a & ~0xfff { return host(a &+ e.pointee.addend) }
         guard isCanonical(a) else {
             prepareException(13, error: 0, at: rip)
             return nil
         }
+        let watched = debugArmed && isWatched(a)
         guard let page = walk(a, access, user: user, at: rip), let found = hostPage(page, access, at: rip) else {
             return nil
         }
@@ -24,7 +25,7 @@ extension Processor {
         let hostPage = UInt(bitPattern: p)
         if codePages.contains(hostPage) {
             if access == .write { forgetCodePage(hostPage) }
-        } else {
+        } else if !watched {
             let tag = a & ~0xfff
             e.pointee = x86_tlb_entry(
                 read: tag, write: storable ? tag : 1, unused: 0, addend: UInt64(UInt(bitPattern: p)) &- tag)
@@ -36,6 +37,7 @@ extension Processor {
         let size = MemoryLayout<T>.size
         let inFirst = Int(0x1000 &- (a & 0xfff))
         guard let p = linearPointer(a, .read, user: user, at: rip) else { return nil }
+        if debugArmed { noteDataAccess(a, size, write: false) }
         if inFirst >= size { return p.loadUnaligned(as: T.self) }
         guard let q = linearPointer(a &+ UInt64(inFirst), .read, user: user, at: rip) else { return nil }
         var value: T = 0
@@ -50,6 +52,7 @@ extension Processor {
         let size = MemoryLayout<T>.size
         let inFirst = Int(0x1000 &- (a & 0xfff))
         guard let p = linearPointer(a, .write, user: user, at: rip) else { return false }
+        if debugArmed { noteDataAccess(a, size, write: true) }
         if inFirst >= size {
             p.storeBytes(of: value, as: T.self)
             return true

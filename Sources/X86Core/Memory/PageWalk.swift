@@ -1,4 +1,4 @@
-// Linear to guest physical: the long-mode page walk [APM2 5.3], and the way from there to a host page.
+// Linear to guest physical: the page walks of all paging modes [APM2 5.2, 5.3], and the way from there to a host page.
 //
 // Page tables are always read as encrypted memory [APM2 15.34.5]. Nested outcomes (a device, a page the guest has not
 // validated, a page the hypervisor must look at) end up as #VC or #VMEXIT here, so that callers see only "host page" or
@@ -31,25 +31,36 @@ extension Processor {
         guard s.pointee.cr0 & CR0.pg != 0 else {
             return LinearPage(gpa: linear, encrypted: cBitMask != 0, storable: true)
         }
+        let cr4 = s.pointee.cr4
+        guard cr4 & CR4.pae != 0 else { return walkTwoLevels(linear, access, user: user, at: rip) }
+        let long = s.pointee.efer & EFER.lma != 0
         let entryAddressMask = physicalMask & ~0xfff
-        let reserved =
+        let beyondMemory =
             ~(physicalMask | cBitMask | 0xfff | PageTableBit.noExecute | (0x7ff << 52)) & 0x000f_ffff_ffff_ffff
-        var table = s.pointee.cr3 & entryAddressMask
-        var shift: UInt64 = 39
+        // Without long mode bits 62:52 are reserved, and a directory-pointer entry has neither rights nor marks.
+        let reserved = long ? beyondMemory : beyondMemory | 0x7ff &<< 52
+        var table = s.pointee.cr3 & (long ? entryAddressMask : 0xffff_ffe0)
+        let top: UInt64 = !long ? 30 : cr4 & CR4.la57 != 0 ? 48 : 39
+        var shift = top
         var allowed = PageTableBit.write | PageTableBit.user
         var noExecute = false
         let nxEnabled = s.pointee.efer & EFER.nxe != 0
         while true {
-            let slot = table &+ ((linear &>> shift) & 0x1ff) &* 8
+            let isPointer = !long && shift == 30
+            let slot = table &+ ((linear &>> shift) & (isPointer ? 3 : 0x1ff)) &* 8
             guard let p = pageTablePointer(slot, at: rip) else { return nil }
             var entry = p.load(as: UInt64.self)
             guard entry & PageTableBit.present != 0 else {
                 return pageFault(linear, access, user: user, code: 0, at: rip)
             }
-            let isLeaf = shift == 12 || (entry & PageTableBit.large != 0 && shift <= 30)
+            let isLeaf = shift == 12 || (entry & PageTableBit.large != 0 && shift <= 30 && !isPointer)
             var wrong = entry & reserved
             if !nxEnabled { wrong |= entry & PageTableBit.noExecute }
-            if shift == 39 { wrong |= entry & PageTableBit.large }
+            if shift >= 39 { wrong |= entry & PageTableBit.large }
+            if isPointer {
+                wrong |= entry & (PageTableBit.noExecute | 0x1e6)
+                entry |= PageTableBit.write | PageTableBit.user | PageTableBit.accessed
+            }
             if isLeaf && shift > 12 { wrong |= entry & ((1 &<< shift) &- 1) & ~0x1fff & physicalMask }
             guard wrong == 0 else { return pageFault(linear, access, user: user, code: 9, at: rip) }
             allowed &= entry
@@ -64,11 +75,11 @@ extension Processor {
                 shift &-= 9
                 continue
             }
-            let writable = allowed & PageTableBit.write != 0 || (!user && s.pointee.cr0 & CR0.wp == 0)
-            let denied =
-                (user && allowed & PageTableBit.user == 0) || (access == .write && !writable)
-                || (access == .execute && noExecute)
-            guard !denied else { return pageFault(linear, access, user: user, code: 1, at: rip) }
+            let key = long && cr4 & Self.protectionKeys != 0 ? Int((entry &>> 59) & 15) : nil
+            guard
+                let writable = permission(
+                    linear, access, user: user, allowed: allowed, noExecute: noExecute, key: key, at: rip)
+            else { return nil }
             let marks = PageTableBit.accessed | (access == .write ? PageTableBit.dirty : 0)
             if entry & marks != marks {
                 entry |= marks
@@ -82,12 +93,102 @@ extension Processor {
         }
     }
 
+    /// CR4.PKE.
+    static let protectionKeys: UInt64 = 1 << 22
+
+    /// Paging without PAE: two levels of 32-bit entries, 4 MiB pages with CR4.PSE, whose frame may have 40 bits.
+    private func walkTwoLevels(_ linear: UInt64, _ access: Access, user: Bool, at rip: UInt64) -> LinearPage? {
+        var table = s.pointee.cr3 & 0xffff_f000
+        var allowed = PageTableBit.write | PageTableBit.user
+        var shift: UInt64 = 22
+        while true {
+            let slot = table &+ ((linear &>> shift) & 0x3ff) &* 4
+            guard let p = pageTablePointer(slot, at: rip) else { return nil }
+            var entry = UInt64(p.load(as: UInt32.self))
+            guard entry & PageTableBit.present != 0 else {
+                return pageFault(linear, access, user: user, code: 0, at: rip)
+            }
+            let isLarge = shift == 22 && entry & PageTableBit.large != 0 && s.pointee.cr4 & CR4.pse != 0
+            // Bit 21, and address bits 39:32 (20:13) that this machine does not have.
+            if isLarge,
+                entry & (1 &<< 21) != 0 || ((entry &>> 13) & 0xff) &<< 32 & ~(physicalMask | cBitMask) != 0
+            {
+                return pageFault(linear, access, user: user, code: 9, at: rip)
+            }
+            allowed &= entry
+            let isLeaf = isLarge || shift == 12
+            var marks = PageTableBit.accessed
+            var writable = false
+            if isLeaf {
+                guard
+                    let w = permission(
+                        linear, access, user: user, allowed: allowed, noExecute: false, key: nil, at: rip)
+                else { return nil }
+                writable = w
+                if access == .write { marks |= PageTableBit.dirty }
+            }
+            if entry & marks != marks {
+                entry |= marks
+                guard storeEntry(entry, to: slot, at: rip, byteCount: 4) else { return nil }
+            }
+            guard isLeaf else {
+                table = entry & 0xffff_f000
+                shift = 12
+                continue
+            }
+            let gpa =
+                isLarge
+                ? entry & 0xffc0_0000 | ((entry &>> 13) & 0xff) &<< 32 | linear & 0x3f_ffff
+                : entry & 0xffff_f000 | linear & 0xfff
+            return LinearPage(gpa: gpa, encrypted: false, storable: writable && entry & PageTableBit.dirty != 0)
+        }
+    }
+
+    /// May the access be made [APM2 5.6]? The answer says whether stores are allowed, too; nil: #PF has been prepared.
+    private func permission(
+        _ linear: UInt64, _ access: Access, user: Bool, allowed: UInt64, noExecute: Bool, key: Int?, at rip: UInt64
+    ) -> Bool? {
+        let cr4 = s.pointee.cr4
+        let isUserPage = allowed & PageTableBit.user != 0
+        let writeProtects = s.pointee.cr0 & CR0.wp != 0
+        var writable = allowed & PageTableBit.write != 0 || (!user && !writeProtects)
+        var denied: Bool
+        var code: UInt32 = 1
+        if user {
+            denied = !isUserPage
+        } else if isUserPage, access == .execute {
+            denied = cr4 & CR4.smep != 0
+        } else {
+            // Accesses that the processor makes for itself never count as meant for user pages.
+            denied =
+                isUserPage && cr4 & CR4.smap != 0
+                && (s.pointee.cpl == 3 || s.pointee.system_flags & RFLAGS.ac == 0)
+        }
+        if access == .execute, noExecute { denied = true }
+        if let key, isUserPage, access != .execute {
+            let rights = s.pointee.pkru &>> UInt32(key &* 2)
+            let noStores = rights & 2 != 0 && (user || writeProtects)
+            if rights & 1 != 0 || access == .write && noStores {
+                denied = true
+                code |= 32
+            }
+            if noStores { writable = false }
+        }
+        if access == .write, !writable { denied = true }
+        guard denied else { return writable }
+        _ = pageFault(linear, access, user: user, code: code, at: rip)
+        return nil
+    }
+
     /// #PF with its error code [APM2 8.4.2]; nil, so that callers can return it.
     func pageFault(_ linear: UInt64, _ access: Access, user: Bool, code: UInt32, at rip: UInt64) -> LinearPage? {
         var error = code
         if access == .write { error |= 2 }
         if user { error |= 4 }
-        if access == .execute && s.pointee.efer & EFER.nxe != 0 { error |= 16 }
+        if access == .execute {
+            let nx = s.pointee.efer & EFER.nxe != 0 && s.pointee.cr4 & CR4.pae != 0
+            if nx || s.pointee.cr4 & CR4.smep != 0 { error |= 16 }
+        }
         s.pointee.fault_address = linear
         prepareException(14, error: error, at: rip)
         return nil
@@ -113,7 +214,7 @@ extension Processor {
 
     /// Sets accessed and dirty bits. Page tables in read-only memory keep what they have, as under KVM. False: prepared to
     /// leave.
-    private func storeEntry(_ entry: UInt64, to gpa: UInt64, at rip: UInt64) -> Bool {
+    private func storeEntry(_ entry: UInt64, to gpa: UInt64, at rip: UInt64, byteCount: Int = 8) -> Bool {
         let page = gpa & ~0xfff
         let slot = walkCache + Int((page &>> 12) & 511)
         if slot.pointee.page != page || !slot.pointee.isStorable {
@@ -129,7 +230,12 @@ extension Processor {
                 return false
             }
         }
-        (slot.pointee.host + Int(gpa & 0xfff)).storeBytes(of: entry, as: UInt64.self)
+        let place = slot.pointee.host + Int(gpa & 0xfff)
+        if byteCount == 4 {
+            place.storeBytes(of: UInt32(truncatingIfNeeded: entry), as: UInt32.self)
+        } else {
+            place.storeBytes(of: entry, as: UInt64.self)
+        }
         return true
     }
 

@@ -59,6 +59,7 @@ extension Processor {
             return nil
         }
         let access: Access = write ? .write : .read
+        let watched = debugArmed && (isWatched(a) || isWatched(last))
         if (a ^ last) & ~0xfff == 0 {
             guard let page = walk(a, access, user: user, at: rip), let found = hostPage(page, access, at: rip) else {
                 return nil
@@ -77,9 +78,10 @@ extension Processor {
                         storable = false
                     }
                 }
-                if checked {
+                if checked || watched {
+                    let hit = watched && noteDataAccess(a, size, write: write)
                     return bounce(
-                        ip, origin, a, size, [piece(host, a, size)], write: write, reads: reads, leaving: false)
+                        ip, origin, a, size, [piece(host, a, size)], write: write, reads: reads, leaving: hit)
                 }
                 fill(a, host, storable: storable)
                 return ip
@@ -103,6 +105,7 @@ extension Processor {
                 forgetCodePage(page)
             }
         }
+        if watched, noteDataAccess(a, size, write: write) { leaving = true }
         let pieces = [
             BouncePiece(host: host1 + Int(a & 0xfff), gpa: 0, byteCount: firstCount),
             BouncePiece(host: host2, gpa: 0, byteCount: size &- firstCount),
@@ -222,7 +225,9 @@ extension Processor {
     }
 
     @inline(__always)
-    func isCanonical(_ a: UInt64) -> Bool { UInt64(bitPattern: Int64(bitPattern: a &<< 16) &>> 16) == a }
+    func isCanonical(_ a: UInt64) -> Bool {
+        UInt64(bitPattern: Int64(bitPattern: a &<< canonicalShift) &>> Int64(canonicalShift)) == a
+    }
 }
 
 /// Behind a bounced uop.
