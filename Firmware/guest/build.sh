@@ -28,27 +28,7 @@ cmdline=${GUEST_CMDLINE-console=ttyS0 quiet panic=-1 reboot=a 8250.nr_uarts=1 pc
 
 fail() { echo "$0: $*" >&2; exit 1; }
 
-# unpack PACKAGE PATTERN...: downloads a package with apt and unpacks what matches below DIRECTORY/packages.
-unpack() {
-    package=$1
-    shift
-    mkdir -p "$directory/packages"
-    echo "Downloading $package with apt…" >&2
-    (
-        set -e
-        cd "$directory/packages"
-        rm -f "$package"_*.deb
-        if ! apt-get download "$package" >&2; then
-            "$here/../../.ci/apt" update >&2
-            apt-get download "$package" >&2
-        fi
-        dpkg-deb --fsys-tarfile "$package"_*.deb > "$package.tar"
-        rm -f "$package"_*.deb
-        # A pattern that nothing matches is no failure: what is missing is noticed where it is wanted.
-        tar -x --wildcards -f "$package.tar" "$@" 2>&1 | grep -v -e 'Not found in archive' -e 'previous errors' >&2 || true
-        rm -f "$package.tar"
-    )
-}
+unpack() { "$here/unpack-package.sh" "$directory/packages" "$@"; }
 unreachable() {
     fail "cannot get the package $1. Is the Debian archive reachable (apt-get update)?" \
         "Or give a kernel by hand: make guest GUEST_KERNEL=/path/to/vmlinuz"
