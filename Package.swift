@@ -33,7 +33,9 @@ let package = Package(
             ]),
     ],
     dependencies: [
-        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2")
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        // For the owner's server alone: see OwnerServer.docc, Decisions/SwiftNIOForTheOwner.
+        .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
     ],
     targets: [
         // C: the kernel's entry points, libcrypto's module map, the layout of the CPU state.
@@ -94,6 +96,15 @@ let package = Package(
                     ["-static-executable", "-use-ld=lld"] + ["-s", "--icf=all"].flatMap { ["-Xlinker", $0] })
             ]),
 
+        // The owner of SNP guests behind sockets, vsock and HTTP. The command's alone.
+        .target(
+            name: "OwnerServer",
+            dependencies: [
+                "GuestOwner", .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"), .product(name: "NIOHTTP1", package: "swift-nio"),
+            ],
+            swiftSettings: strict),
+
         // What an attacking host can do, and what each technology stops: scenarios on the seam.
         module(
             "IsolationSuite",
@@ -108,7 +119,8 @@ let package = Package(
             name: "swift-snp-vmm",
             dependencies: [
                 "SNPVMM", "VMMDevices", "HostSockets", "KVMABI", "LinuxKVM", "SoftwareKVM", "SoftwarePSP", "GuestImage",
-                "LaunchMeasurement", "Attestation", "GuestOwner", "RunReport", "IsolationSuite",
+                "LaunchMeasurement", "Attestation", "GuestOwner", "SecretRelease", "OwnerServer", "RunReport",
+                "IsolationSuite",
                 "HostileSoftwareKernel", "SEVABI",
                 "X86Defs",
                 "Crypto", "CProcess",

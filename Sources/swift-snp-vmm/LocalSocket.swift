@@ -89,6 +89,7 @@ final class SocketConnection {
 final class SocketListener {
     private let path: String
     private let descriptor: Int32
+    private var isLent = false
 
     init(path: String) throws(CommandFailure) {
         self.path = path
@@ -112,8 +113,14 @@ final class SocketListener {
     /// be made is not ours.
     deinit {
         guard descriptor >= 0 else { return }
-        file_close(descriptor)
+        if !isLent { file_close(descriptor) }
         withKernelAddress(of: Array(path.utf8) + [0]) { socket_unlink($0) }
+    }
+
+    /// The listening descriptor for somebody who closes it; the name stays this object's.
+    func takeDescriptor() -> Int32 {
+        isLent = true
+        return descriptor
     }
 
     /// Waits for the next connection.

@@ -11,13 +11,14 @@ import SNPVMM
 
 struct Owner: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Is the guest owner: verifies platforms, makes sessions, checks measurements, releases secrets.",
+        abstract: "Is the guest owner: verifies platforms and reports, checks measurements, releases secrets.",
         discussion: """
             By files, in this order: `platform export-certs` on the host; `owner session` here; `run --session …` on the \
             host, which stops when the guest is measured; `owner check` and `owner secret` here. Or all of it over a socket: \
             `owner serve` here, `run --owner …` there.
 
-            For SEV and SEV-ES. An SEV-SNP guest shows an attestation report to its owner instead.
+            That is for SEV and SEV-ES. An SEV-SNP guest shows an attestation report to its owner when it runs: \
+            `owner serve --vsock`, `--unix` or `--http` waits for it.
             """,
         subcommands: [Session.self, Expect.self, Check.self, Secret.self, Serve.self])
 }
@@ -77,7 +78,8 @@ struct ExpectedLaunchOptions: ParsableArguments {
     var profile = "qemu"
     @Option(
         name: .customLong("launch-digest"),
-        help: ArgumentHelp("Instead of an image: what `measure` printed, 64 hex digits.", valueName: "hex"))
+        help: ArgumentHelp(
+            "Instead of an image: what `measure` printed, 64 hex digits (SNP: 96).", valueName: "hex"))
     var launchDigest: String?
 
     /// These options with nothing left open: without `--confidential` the guest is what the session is for, else SEV-ES.
@@ -130,6 +132,9 @@ struct ExpectedLaunchOptions: ParsableArguments {
         return SEVPolicy(rawValue: UInt32(truncatingIfNeeded: try guest.machine().policy))
     }
 
+    /// The plan of these options.
+    func launchPlan() throws -> LaunchPlan { try plan(guest) }
+
     private func plan(_ guest: GuestOptions) throws -> LaunchPlan {
         guard let profile = VMMProfile(rawValue: profile.lowercased()) else {
             let names = VMMProfile.allCases.map(\.rawValue).joined(separator: ", ")
@@ -173,7 +178,8 @@ struct SecretOptions: ParsableArguments {
     @Option(
         name: .customLong("secret"), parsing: .singleValue,
         help: ArgumentHelp(
-            "An entry of the secret table: its GUID (or disk-passphrase) and the file with its bytes. May be given more than once.",
+            "An entry of the secret table: its GUID (or disk-passphrase) and the file with its bytes; for SNP guests any name. "
+                + "May be given more than once.",
             valueName: "GUID=file"))
     var secrets: [String] = []
 

@@ -1,4 +1,5 @@
-// `owner serve`: an owner who waits behind a socket.
+// `owner serve`: an owner who waits. For VMMs that launch SEV and SEV-ES guests behind a socket (this file); for SNP guests
+// that run already at sockets, vsock and HTTP (OwnerServe+Release.swift).
 
 import ArgumentParser
 import CProcess
@@ -10,13 +11,17 @@ import SNPVMM
 extension Owner {
     struct Serve: ParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract:
-                "Waits on a socket for launches of one image, and releases secrets to those that are measured right.",
+            abstract: "Waits for launches of one image, or for its SNP guests, and releases secrets to the right ones.",
             discussion: """
-                One launch at a time. Every decision is a line on standard output; nothing secret is in one.
+                SEV and SEV-ES: the VMM connects to --socket before and while it launches; one launch at a time. SNP: the \
+                running guest itself connects, by --vsock, --unix or --http, shows an attestation report, and gets the secret \
+                that it names, encrypted to its own key; any number at once. Every decision is a line on standard output; \
+                nothing secret is in one.
 
                 Example: swift-snp-vmm owner serve guest.img --confidential sev-es --socket owner.socket --certs certs \
                 --ark certs/ark.cert --ask certs/ask.cert --secret disk-passphrase=key.bin --launches 1
+                Example: swift-snp-vmm owner serve guest.img --vsock guest.vsock --report-policy policy.json \
+                --secret disk=key.bin --audit-log audit.jsonl
                 """)
 
         @OptionGroup var launch: ExpectedLaunchOptions
@@ -25,21 +30,47 @@ extension Owner {
         @Option(
             name: .customLong("certs"),
             help: ArgumentHelp(
-                "A folder with ark.cert, ask.cert and the signed cek.cert, for what --ark, --ask and --cek do not name.",
+                "A folder with ark.cert, ask.cert and the signed cek.cert, for what --ark, --ask and --cek do not name. "
+                    + "SNP: your own certificates and revocation lists, used beside what a guest sends.",
                 valueName: "folder"))
         var certificates: String?
-        @Option(help: ArgumentHelp("Where to wait.", valueName: "path"))
-        var socket: String
+        @Option(help: ArgumentHelp("SEV and SEV-ES: where to wait for VMMs.", valueName: "path"))
+        var socket: String?
+        @OptionGroup var releases: ReleaseOptions
         @Option(
-            help: ArgumentHelp("Ends after so many launches, released or refused. (default: never)", valueName: "n"))
+            help: ArgumentHelp(
+                "Ends after so many launches, or secrets of SNP guests, released or refused. (default: never)",
+                valueName: "n"))
         var launches: Int?
+        @Flag(help: "Ends after the first; the same as --launches 1.")
+        var once = false
 
         func validate() throws {
             if let launches, launches < 1 { throw ValidationError("--launches \(launches): expected at least 1.") }
+            if once, launches != nil { throw ValidationError("--once and --launches exclude each other.") }
+            switch (socket, releases.hasEndpoint) {
+            case (nil, false):
+                throw ValidationError(
+                    "Give --socket for launches of SEV and SEV-ES guests, or --vsock, --unix or --http for SNP guests.")
+            case (.some, _) where releases.isUsed:
+                throw ValidationError(
+                    "--socket is for SEV and SEV-ES; --vsock, --unix, --http, --report-policy, --trusted-root and "
+                        + "--audit-log are for SNP.")
+            case (nil, _) where roots.ark ?? roots.ask ?? roots.cek != nil:
+                throw ValidationError(
+                    "--ark, --ask and --cek are for SEV and SEV-ES; SNP has --trusted-root and --certs.")
+            default: break
+            }
         }
 
         func run() throws {
             process_forbid_dumps()
+            guard let socket else { return try serveReleases() }
+            try serveLaunches(at: socket)
+        }
+
+        private func serveLaunches(at socket: String) throws {
+            let launches = once ? 1 : launches
             var roots = roots
             if roots.cek == nil, let certificates, InputFile(path: certificates + "/cek.cert").exists {
                 roots.cek = certificates + "/cek.cert"
