@@ -69,7 +69,14 @@ struct ACPITablesTests {
             let crs =
                 "08" + name("_CRS") + "11" + "1a" + "0a17" + "86090001" + "00\(index)0d2fe"
                 + "00020000" + "8906000101" + "1\(index)000000" + "7900"
-            let body = head + "08" + name("_UID") + uid + "08" + name("_CCA") + "01" + crs
+            // OperationRegion (REGS, SystemMemory, 0xFED2n000, 0x200)
+            // Field (REGS, DWordAcc, NoLock, Preserve) { Offset (8), DVID, 32 }
+            // Method (_STA) { If (DVID) { Return (0x0F) } Return (Zero) } }
+            let status =
+                "5b80" + name("REGS") + "00" + "0c" + "00\(index)0d2fe" + "0b0002"
+                + "5b81" + "0e" + name("REGS") + "03" + "004004" + name("DVID") + "20"
+                + "14" + "11" + name("_STA") + "00" + "a0" + "08" + name("DVID") + "a40a0f" + "a400"
+            let body = head + "08" + name("_UID") + uid + "08" + name("_CCA") + "01" + crs + status
             let byteCount = body.count / 2 + 2
             return "5b82" + [UInt8(0x40 | byteCount & 15), UInt8(byteCount >> 4)].hex + body
         }

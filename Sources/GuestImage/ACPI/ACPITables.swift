@@ -106,9 +106,12 @@ public struct ACPITables: Sendable {
         return table("APIC", revision: 5, body)
     }
 
-    /// One virtio-mmio slot. The tables are measured, so they do not say what is in it: the device's own registers do.
+    /// One virtio-mmio slot. The tables are measured, so they do not say what is in it, but how to find out: the slot is
+    /// present when its DeviceID register [virtio 4.2.2] is not zero.
     private static func virtioSlot(_ index: Int) -> [UInt8] {
-        let base = GuestAddressMap.virtioSlots + UInt64(index) * GuestAddressMap.virtioSlotStride
+        let base = UInt32(
+            truncatingIfNeeded: GuestAddressMap.virtioSlots + UInt64(index) * GuestAddressMap.virtioSlotStride)
+        let byteCount = UInt32(truncatingIfNeeded: GuestAddressMap.virtioSlotByteCount)
         return AML.device(
             "VIO\(index)",
             AML.named("_HID", AML.string("LNRO0005")) + AML.named("_UID", AML.integer(UInt32(index)))
@@ -117,11 +120,13 @@ public struct ACPITables: Sendable {
                 + AML.named(
                     "_CRS",
                     AML.resources([
-                        AML.memory(
-                            UInt32(truncatingIfNeeded: base),
-                            byteCount: UInt32(truncatingIfNeeded: GuestAddressMap.virtioSlotByteCount)),
+                        AML.memory(base, byteCount: byteCount),
                         AML.levelInterrupt(GuestAddressMap.virtioInterrupt + UInt32(index)),
-                    ])))
+                    ]))
+                + AML.register("DVID", at: 8, in: "REGS", base: base, byteCount: byteCount)
+                // Present, enabled, shown, functioning [ACPI 6.3.7].
+                + AML.method(
+                    "_STA", AML.when(AML.name("DVID"), AML.result(AML.integer(0x0f))) + AML.result(AML.integer(0))))
     }
 
     /// DSDT: `\_S5`, COM1 and the virtio-mmio slots. Everything else Linux finds by itself or does not need.
