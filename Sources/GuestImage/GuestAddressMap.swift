@@ -56,6 +56,9 @@ public enum GuestAddressMap {
     public static let sleepStatus: UInt64 = powerBlock + 4
     /// RESET_REG: ``resetValue`` resets.
     public static let reset: UInt64 = powerBlock + 8
+    /// One byte, read-only: bit n is set when virtio-mmio slot n has a device. Beside the power block's registers and not in
+    /// the slots, because ACPI maps what it reads as cached memory, which a driver then cannot map as device memory.
+    public static let virtioPresence: UInt64 = powerBlock + 0x10
     /// Bytes of the power block.
     public static let powerBlockByteCount: UInt64 = 0x1000
     /// What is written to ``reset``.

@@ -30,7 +30,17 @@ extension Machine {
             }
             mmio.attach(slot, base: base, byteCount: GuestAddressMap.virtioSlotByteCount)
         }
+        mmio.attach(
+            PresenceRegister((1 << UInt64(transports.count)) - 1), base: GuestAddressMap.virtioPresence, byteCount: 1)
         return transports
+    }
+
+    /// What `_STA` of the slots reads.
+    private final class PresenceRegister: BusDevice {
+        let bits: UInt64
+        init(_ bits: UInt64) { self.bits = bits }
+        func read(offset: UInt64, byteCount: Int) -> UInt64 { bits }
+        func write(offset: UInt64, byteCount: Int, value: UInt64) {}
     }
 }
 

@@ -79,6 +79,15 @@ final class Reporter {
                 "  pages   \(pages.privatePages) private, \(pages.sharedPages) shared; the guest made "
                     + "\(pages.convertedToShared) shared and \(pages.convertedToPrivate) private")
         }
+        for device in statistics.devices {
+            let counts = device.counts
+            var line =
+                "  device  \(device.device): \(counts.requests) requests, \(counts.bytesRead >> 10) KiB from the guest, "
+                + "\(counts.bytesWritten >> 10) KiB to it"
+            if let fault = counts.lastFault { line += "; stopped by its driver: \(fault)" }
+            if counts.refusedFeatures > 0 { line += "; the driver left out a required feature" }
+            lines.append(line)
+        }
         let peak = process_peak_resident_byte_count() >> 20
         lines.append("  memory  \(peak) MiB at most")
         StandardError.write(line: lines.joined(separator: "\n"))

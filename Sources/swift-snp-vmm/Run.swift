@@ -21,10 +21,12 @@ struct Run: ParsableCommand {
             Example: swift-snp-vmm run guest.img --memory 512M
             Example: swift-snp-vmm run --kernel /boot/vmlinuz --initrd initrd.cpio --cmdline "console=ttyS0 panic=-1 reboot=a"
             Example: swift-snp-vmm run guest.img --confidential sev-es --owner owner.socket --report out.html
+            Example: swift-snp-vmm run guest.img --disk root.img --disk data.img,ro
             """)
 
     @OptionGroup var guest: GuestOptions
     @OptionGroup(title: "Guest owner") var owner: LaunchOwnerOptions
+    @OptionGroup(title: "Devices") var deviceOptions: DeviceOptions
     @Option(
         help: "Who runs the guest: auto (the real kernel if it can do what is asked, else software), kvm or software.")
     var backend = BackendChoice.auto
@@ -34,12 +36,6 @@ struct Run: ParsableCommand {
             "Where the software platform keeps its keys. (default: $XDG_STATE_HOME/swift-snp-vmm)", valueName: "folder")
     )
     var platformState: String?
-    @Option(
-        help: ArgumentHelp(
-            "Gives the guest a virtio socket device. A host program that connects to PATH and says \"CONNECT port\" talks to "
-                + "that port of the guest; a guest that connects to port P of CID 2 talks to the program that listens at "
-                + "PATH_P.", valueName: "cid,path"))
-    var vsock: String?
     @Flag(name: .customLong("launch-only"), help: "Stops after LAUNCH_FINISH.")
     var launchOnly = false
     @Option(
@@ -55,12 +51,11 @@ struct Run: ParsableCommand {
 
     func validate() throws {
         try owner.check(guest.confidential.technology)
-        if let vsock { _ = try VsockOption(vsock) }
         try NamedPath.check(
             outputs: [
                 NamedPath("--launch-log", launchLog), NamedPath("--report", report),
                 NamedPath("--measurement-out", owner.measurementOut),
-            ].compactMap(\.self), inputs: guest.inputs + owner.inputs)
+            ].compactMap(\.self), inputs: guest.inputs + owner.inputs + deviceOptions.paths)
         if guest.cpus != 1, !launchOnly {
             throw ValidationError(
                 "--cpus \(guest.cpus): this version runs one vCPU; more can be measured and launched only.")
@@ -72,13 +67,11 @@ struct Run: ParsableCommand {
         let console = Console()
         let record = try RunRecord(guest, page: report, log: launchLog)
         var preparation = Preparation()
-        // Served as long as this function runs: what is in its way is said before anything is launched.
-        let socket = try vsock.map { try VsockOption($0).make() }
-        defer { socket?.sockets.stop() }
-        var devices: [any VirtioDevice] = []
-        if let socket { devices.append(socket.device) }
+        // Sockets are served as long as this function runs. What is in the devices' way is said before anything is launched.
+        let attached = try deviceOptions.make()
+        defer { attached.socket?.stop() }
         let machine: Machine
-        do { machine = try launch(console, reporter, record, devices, &preparation) } catch {
+        do { machine = try launch(console, reporter, record, attached.devices, &preparation) } catch {
             reporter.clearProgress()
             record.finish(nil, preparation, .init(error))
             throw error
@@ -90,17 +83,18 @@ struct Run: ParsableCommand {
             return
         }
         if console.isInteractive { reporter.say("console: Ctrl-A x ends, Ctrl-A h helps") }
-        if report != nil || socket != nil { Self.stopAtSignals(machine) }
+        if report != nil || attached.socket != nil { Self.stopAtSignals(machine) }
         console.attach(to: machine)
         let outcome = machine.run()
         console.detach()
+        attached.finish()
         if case .stopped = outcome {
             reporter.say(process_is_to_end() == 1 ? "\nended by a signal" : "\nended by Ctrl-A x")
         }
         reporter.summarize(
             machine.statistics, preparation: preparation.phases, technology: guest.confidential.technology)
         record.finish(machine, preparation, .init(outcome))
-        socket?.sockets.stop()
+        attached.socket?.stop()
         process_end_as_asked()
         if let error = outcome.error { throw error }
     }

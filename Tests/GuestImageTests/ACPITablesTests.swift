@@ -69,13 +69,9 @@ struct ACPITablesTests {
             let crs =
                 "08" + name("_CRS") + "11" + "1a" + "0a17" + "86090001" + "00\(index)0d2fe"
                 + "00020000" + "8906000101" + "1\(index)000000" + "7900"
-            // OperationRegion (REGS, SystemMemory, 0xFED2n000, 0x200)
-            // Field (REGS, DWordAcc, NoLock, Preserve) { Offset (8), DVID, 32 }
-            // Method (_STA) { If (DVID) { Return (0x0F) } Return (Zero) } }
+            // Method (_STA) { If (VP0n) { Return (0x0F) } Return (Zero) } }
             let status =
-                "5b80" + name("REGS") + "00" + "0c" + "00\(index)0d2fe" + "0b0002"
-                + "5b81" + "0e" + name("REGS") + "03" + "004004" + name("DVID") + "20"
-                + "14" + "11" + name("_STA") + "00" + "a0" + "08" + name("DVID") + "a40a0f" + "a400"
+                "14" + "11" + name("_STA") + "00" + "a0" + "08" + name("VP0\(index)") + "a40a0f" + "a400"
             let body = head + "08" + name("_UID") + uid + "08" + name("_CCA") + "01" + crs + status
             let byteCount = body.count / 2 + 2
             return "5b82" + [UInt8(0x40 | byteCount & 15), UInt8(byteCount >> 4)].hex + body
@@ -85,7 +81,11 @@ struct ACPITablesTests {
             "5b82" + "31" + name("COM1") + "08" + name("_HID") + "0c41d00501" + "08" + name("_UID") + "01"
             // Name (_CRS, ResourceTemplate () { IO (Decode16, 0x3F8, 0x3F8, 1, 8) Interrupt (…, Edge, ActiveHigh) { 4 } })
             + "08" + name("_CRS") + "11" + "16" + "0a13" + "4701f803f8030108" + "890600030104000000" + "7900"
-        let bus = "5c" + name("_SB_") + com1 + (0..<8).map(slot).joined()
+        // OperationRegion (VPRS, SystemMemory, 0xFED10010, One) Field (VPRS, ByteAcc, NoLock, Preserve) { VP00, 1, … VP07, 1 }
+        let presence =
+            "5b80" + name("VPRS") + "00" + "0c1000d1fe" + "01" + "5b81" + "2e" + name("VPRS") + "01"
+            + (0..<8).map { name("VP0\($0)") + "01" }.joined()
+        let bus = "5c" + name("_SB_") + com1 + presence + (0..<8).map(slot).joined()
         let byteCount = bus.count / 2 + 2
         let expected =
             // Name (\_S5, Package (4) { 5, 0, 0, 0 })

@@ -20,7 +20,7 @@ import VMMDevices
 
     /// A guest that shares one page, puts its ring into it, and asks for eight random bytes at `buffer`.
     ///
-    /// - Returns: The values of the registers that it reads: Status and InterruptStatus at the end.
+    /// - Returns: The values of the registers that it reads: Status and InterruptStatus at the end, and the presence byte.
     private func run(_ technology: Bool, share: Bool = true, buffer: UInt64 = 0x4800) throws -> (Machine, [UInt64]) {
         let answers = AnswerList()
         var plan = samplePlan()
@@ -51,15 +51,17 @@ import VMMDevices
             (0x90, 0x4100), (0xa0, 0x4200), (0x44, 1), (0x70, 15), (0x50, 0),
         ]
         exits += writes.map { Self.write($0, $1) }
-        for offset in [0x70, 0x60] as [UInt64] {
+        for address in [Self.slot + 0x70, Self.slot + 0x60, GuestAddressMap.virtioPresence] {
             exits.append(
                 .init { (page) throws(Errno) in
                     page.exitReason = .mmio
-                    page.mmio = .init(physicalAddress: Self.slot + offset, byteCount: 4, isWrite: false)
+                    page.mmio = .init(
+                        physicalAddress: address, byteCount: address == GuestAddressMap.virtioPresence ? 1 : 4,
+                        isWrite: false)
                 })
             exits.append(
                 .init { (page) throws(Errno) in
-                    answers.append(page.mmioData & 0xffff_ffff)
+                    answers.append(page.mmioData & (address == GuestAddressMap.virtioPresence ? 0xff : 0xffff_ffff))
                     page.exitReason = .irqWindowOpen
                 })
         }
@@ -85,7 +87,7 @@ import VMMDevices
 
     @Test(arguments: [true, false]) func aRequestIsAnsweredAndInterrupts(confidential: Bool) throws {
         let (machine, answers) = try run(confidential)
-        #expect(answers == [15, 1])
+        #expect(answers == [15, 1, 1])
         #expect(try ram(0x4800) == 0x0706_0504_0302_0100)
         // The used ring: index 1, descriptor 0, 8 bytes.
         #expect(try ram(0x4200) == 0x0000_0000_0001_0000)
@@ -97,14 +99,14 @@ import VMMDevices
 
     @Test func aPrivateRingStopsTheDevice() throws {
         let (machine, answers) = try run(true, share: false)
-        #expect(answers == [15 | 64, 0])
+        #expect(answers == [15 | 64, 0, 1])
         #expect(machine.statistics.devices.first?.counts.faults == 1)
         #expect(try ram(0x4200) == 0)
     }
 
     @Test func aPrivateBufferStopsTheDevice() throws {
         let (machine, answers) = try run(true, buffer: 0x4ffc)
-        #expect(answers == [15 | 64, 2])
+        #expect(answers == [15 | 64, 2, 1])
         #expect(
             machine.statistics.devices.first?.counts.lastFault == "a buffer of 8 bytes at 0x4ffc, outside shared memory"
         )

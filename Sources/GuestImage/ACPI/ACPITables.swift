@@ -107,7 +107,7 @@ public struct ACPITables: Sendable {
     }
 
     /// One virtio-mmio slot. The tables are measured, so they do not say what is in it, but how to find out: the slot is
-    /// present when its DeviceID register [virtio 4.2.2] is not zero.
+    /// present when its bit in ``GuestAddressMap/virtioPresence`` is set.
     private static func virtioSlot(_ index: Int) -> [UInt8] {
         let base = UInt32(
             truncatingIfNeeded: GuestAddressMap.virtioSlots + UInt64(index) * GuestAddressMap.virtioSlotStride)
@@ -123,10 +123,10 @@ public struct ACPITables: Sendable {
                         AML.memory(base, byteCount: byteCount),
                         AML.levelInterrupt(GuestAddressMap.virtioInterrupt + UInt32(index)),
                     ]))
-                + AML.register("DVID", at: 8, in: "REGS", base: base, byteCount: byteCount)
                 // Present, enabled, shown, functioning [ACPI 6.3.7].
                 + AML.method(
-                    "_STA", AML.when(AML.name("DVID"), AML.result(AML.integer(0x0f))) + AML.result(AML.integer(0))))
+                    "_STA",
+                    AML.when(AML.name("VP0\(index)"), AML.result(AML.integer(0x0f))) + AML.result(AML.integer(0))))
     }
 
     /// DSDT: `\_S5`, COM1 and the virtio-mmio slots. Everything else Linux finds by itself or does not need.
@@ -141,9 +141,12 @@ public struct ACPITables: Sendable {
                         AML.ioPorts(GuestAddressMap.serialPort, count: GuestAddressMap.serialPortCount),
                         AML.edgeInterrupt(GuestAddressMap.serialInterrupt),
                     ])))
-        let slots = (0..<GuestAddressMap.virtioSlotCount).flatMap { virtioSlot($0) }
+        let indices = 0..<GuestAddressMap.virtioSlotCount
+        let presence = AML.bits(
+            indices.map { "VP0\($0)" }, in: "VPRS", at: UInt32(truncatingIfNeeded: GuestAddressMap.virtioPresence))
+        let slots = indices.flatMap { virtioSlot($0) }
         return table(
             "DSDT", revision: 2,
-            AML.named("\\_S5", AML.integers([softOff, 0, 0, 0])) + AML.scope("\\_SB", com1 + slots))
+            AML.named("\\_S5", AML.integers([softOff, 0, 0, 0])) + AML.scope("\\_SB", com1 + presence + slots))
     }
 }

@@ -67,24 +67,18 @@ public enum AML {
         [0x5b, 0x82] + package(name(path) + contents)
     }
 
-    /// `OperationRegion (name, SystemMemory, base, byteCount)` and, in it, `Field (…, DWordAcc, NoLock, Preserve)` with one
-    /// field of 32 bits at `offset`.
-    static func register(
-        _ field: String, at offset: Int, in region: String, base: UInt32, byteCount: UInt32
-    ) -> [UInt8] {
-        let place: [UInt8] = offset == 0 ? [] : [0x00] + bitCount(8 * offset)
-        return [0x5b, 0x80] + name(region) + [0x00] + integer(base) + integer(byteCount)
-            + [0x5b, 0x81] + package(name(region) + [0x03] + place + name(field) + bitCount(32))
-    }
-
-    /// A length of bits, as the PkgLength of a field element: it counts nothing of itself.
-    private static func bitCount(_ count: Int) -> [UInt8] {
-        precondition(count < 0x1000, "our registers are near")
-        return count < 0x40 ? [UInt8(count)] : [UInt8(0x40 | count & 15), UInt8(count >> 4)]
+    /// `OperationRegion (region, SystemMemory, base, 1)` and `Field (region, ByteAcc, NoLock, Preserve)` with up to eight
+    /// fields of one bit, lowest first.
+    static func bits(_ fields: [String], in region: String, at base: UInt32) -> [UInt8] {
+        precondition(fields.count <= 8, "one byte")
+        return [0x5b, 0x80] + name(region) + [0x00] + integer(base) + integer(1)
+            + [0x5b, 0x81] + package(name(region) + [0x01] + fields.flatMap { name($0) + [0x01] })
     }
 
     /// `Method (path) { … }` without arguments.
-    static func method(_ path: String, _ contents: [UInt8]) -> [UInt8] { [0x14] + package(name(path) + [0x00] + contents) }
+    static func method(_ path: String, _ contents: [UInt8]) -> [UInt8] {
+        [0x14] + package(name(path) + [0x00] + contents)
+    }
 
     /// `If (predicate) { … }`.
     static func when(_ predicate: [UInt8], _ contents: [UInt8]) -> [UInt8] { [0xa0] + package(predicate + contents) }

@@ -12,6 +12,18 @@ public struct VirtioDeviceID: RawRepresentable, Hashable, Sendable {
     public static let socket = Self(rawValue: 19)
 }
 
+extension VirtioDeviceID: CustomStringConvertible {
+    public var description: String {
+        switch self {
+        case .none: "none"
+        case .block: "disk"
+        case .entropy: "entropy"
+        case .socket: "socket"
+        default: "device \(rawValue)"
+        }
+    }
+}
+
 /// A virtio device behind a transport.
 ///
 /// The transport calls it on vCPU threads, without a lock held. A device may use its queues on any thread, from
