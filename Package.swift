@@ -198,7 +198,7 @@ let package = Package(
             dependencies: [
                 "GuestImage", "SEVABI", "X86Core", "X86Defs", "SoftwareKVM", "SNPVMM", "KVMABI", "TestSupport",
                 "GuestOwner",
-                "Attestation", "Crypto", "VMMDevices",
+                "Attestation", "Crypto", "VMMDevices", "ABILayout", "VirtioTestSupport",
             ],
             path: "Tests/Fuzz", exclude: ["Failures"]),
         .executableTarget(

@@ -13,18 +13,18 @@ struct DeviceOptions: ParsableArguments {
             "A raw image or a block device as a virtio disk; with ,ro behind it read-only. Repeatable; the first is vda.",
             valueName: "file[,ro]"))
     var disks: [String] = []
-    @Flag(
-        help: ArgumentHelp(
-            "A virtio entropy device. The host knows the numbers it gives: a confidential guest has RDRAND and needs none."
-        ))
-    var rng = false
-
     @Option(
         help: ArgumentHelp(
             "Gives the guest a virtio socket device. A host program that connects to PATH and says \"CONNECT port\" talks to "
                 + "that port of the guest; a guest that connects to port P of CID 2 talks to the program that listens at "
                 + "PATH_P.", valueName: "cid,path"))
     var vsock: String?
+    @Flag(
+        help: ArgumentHelp(
+            "A virtio entropy device. The host knows the numbers it gives: a confidential guest has RDRAND and needs none."
+        ))
+    var rng = false
+
     /// Slots of a machine that these options fill.
     var count: Int { disks.count + (rng ? 1 : 0) + (vsock == nil ? 0 : 1) }
 
