@@ -122,5 +122,26 @@ extension ErrorCatalogue {
         row(
             "SEV_PLATFORM_STATUS", .EIO, nil, .hostCannot, "the firmware does not tell its state",
             "look at the ccp lines of dmesg"),
+        row(
+            "SNP_SET_CONFIG", .EIO, .invalidParameter, .hostCannot,
+            "a reported TCB with a component above the committed one, or with bytes that the product does not have",
+            "look at the versions with `platform show`; SNP_COMMIT (`platform set-tcb --commit`) commits the current one"
+        ),
+        row(
+            "SNP_SET_CONFIG", .EPERM, nil, .hostCannot, "this user may only read /dev/sev",
+            "give the user write access to /dev/sev"),
+        row(
+            "SNP_SET_CONFIG", .ENODEV, nil, .hostCannot, "SNP is not initialised on this host",
+            "load kvm_amd with sev_snp=1, and enable SNP in the firmware set-up"),
+        row(
+            "SNP_VLEK_LOAD", .EIO, .badMeasurement, .hostCannot,
+            "a hashstick that was wrapped for another chip, or changed",
+            "ask the manufacturer for one for the chip id that `platform show` prints"),
+        row(
+            "SNP_VLEK_LOAD", .EIO, .invalidParameter, .hostCannot, "a hashstick for another product",
+            "ask the manufacturer for one for the chip id that `platform show` prints"),
+        row(
+            "SNP_VLEK_LOAD", .EPERM, nil, .hostCannot, "this user may only read /dev/sev",
+            "give the user write access to /dev/sev"),
     ]
 }

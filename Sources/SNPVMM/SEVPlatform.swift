@@ -77,6 +77,35 @@ public final class SEVPlatform: Sendable {
         return id
     }
 
+    // MARK: SNP's configuration
+
+    /// SNP_SET_CONFIG [SNP 8.6]: what reports say from now on.
+    ///
+    /// - Parameter reportedTCB: In the product's layout; 0 puts it back to the committed version.
+    public func configureSNP(reportedTCB: UInt64, masksChipID: Bool, masksChipKey: Bool) throws(VMMError) {
+        var config = SNPUserConfig()
+        config.reportedTCB = reportedTCB
+        config.flags = (masksChipID ? 1 : 0) | (masksChipKey ? 2 : 0)
+        try run("configure what the platform reports", .snpSetConfig, &config)
+    }
+
+    /// SNP_COMMIT [SNP 8.5]: the current version can never be rolled back, and is reported.
+    public func commitSNP() throws(VMMError) {
+        // The command has no structure of its own.
+        if let error = refusal("commit the firmware", .snpCommit, data: 0) { throw error }
+    }
+
+    /// SNP_VLEK_LOAD [SNP 8.31].
+    ///
+    /// - Parameter wrapped: The hashstick as the manufacturer has wrapped it for this chip, 432 bytes.
+    public func loadVLEK(_ wrapped: [UInt8]) throws(VMMError) {
+        precondition(wrapped.count == SNPUserVLEKLoad.hashstickByteCount, "a wrapped hashstick of 432 bytes")
+        try withKernelAddress(of: wrapped) { (address) throws(VMMError) in
+            var load = SNPUserVLEKLoad(address: address)
+            try run("load the VLEK", .snpVLEKLoad, &load)
+        }
+    }
+
     private func run<Structure: KernelStructure>(
         _ step: String, _ command: SEVDeviceCommand, _ structure: inout Structure
     ) throws(VMMError) {
@@ -86,16 +115,18 @@ public final class SEVPlatform: Sendable {
     private func refusal<Structure: KernelStructure>(
         _ step: String, _ command: SEVDeviceCommand, _ structure: inout Structure
     ) -> VMMError? {
-        withKernelAddress(of: &structure) { (address) -> VMMError? in
-            var issue = SEVIssueCommand(command, data: address)
-            do throws(Errno) {
-                try kernel.call(device, .sevIssueCommand, &issue)
-                return nil
-            } catch {
-                return VMMError(
-                    step: step, request: "\(command)", errno: error,
-                    firmwareStatus: error == .EIO ? FirmwareStatus(rawValue: issue.error) : nil)
-            }
+        withKernelAddress(of: &structure) { refusal(step, command, data: $0) }
+    }
+
+    private func refusal(_ step: String, _ command: SEVDeviceCommand, data: UInt64) -> VMMError? {
+        var issue = SEVIssueCommand(command, data: data)
+        do throws(Errno) {
+            try kernel.call(device, .sevIssueCommand, &issue)
+            return nil
+        } catch {
+            return VMMError(
+                step: step, request: "\(command)", errno: error,
+                firmwareStatus: error == .EIO ? FirmwareStatus(rawValue: issue.error) : nil)
         }
     }
 }

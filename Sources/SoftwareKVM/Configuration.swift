@@ -15,8 +15,8 @@ extension SoftwareKVM {
         /// The secure processor. Its CPUID values are taken from `profile`.
         public var platform = PlatformProfile.milan(
             cpuid: CPUIDProfile(supported: ProcessorProfile.milan.firmwareCPUID))
-        /// Keys and owner of the secure processor's platform, which guest owners know it by. Nil: a platform that ends with
-        /// this machine.
+        /// Keys, owner and settings of the secure processor's platform, which guest owners know it by. Where it has settings,
+        /// they also say which product `profile` and `platform` are of. Nil: a platform that ends with this machine.
         public var platformStorage: PlatformStorage?
         /// Guest TSC frequency unless a VM or vCPU asks for another, in kHz.
         public var tscKHz: UInt32 = 1_000_000
@@ -28,5 +28,16 @@ extension SoftwareKVM {
 
         /// A Milan-like machine with 16 GiB.
         public init() {}
+
+        /// What the storage says of the machine takes the place of what was chosen, and the secure processor knows the
+        /// processor that it is in.
+        mutating func settle() {
+            if let settings = platformStorage?.settings {
+                platform.adopt(settings)
+                let named = ProcessorProfile.machine(of: settings.product)
+                (profile.signature, profile.brand) = (named.signature, named.brand)
+            }
+            platform.cpuid = CPUIDProfile(supported: profile.firmwareCPUID)
+        }
     }
 }

@@ -33,6 +33,8 @@ public final class SoftwareKVM: HostKernel {
     ///
     /// - Throws: ``StartError`` when this process cannot reserve the address space or the firmware does not come up.
     public init(configuration: Configuration = .init()) throws(StartError) {
+        var configuration = configuration
+        configuration.settle()
         self.configuration = configuration
         do {
             systemMemory = try SystemMemory(
@@ -46,15 +48,13 @@ public final class SoftwareKVM: HostKernel {
                     + "machine's memory (\(error)); likely a limit on address space: try `ulimit -v unlimited`")
         }
         let seed = configuration.seed.map { seed in (0..<8).map { UInt8(truncatingIfNeeded: seed >> (8 * $0)) } }
-        var platform = configuration.platform
-        platform.cpuid = CPUIDProfile(supported: configuration.profile.firmwareCPUID)
         let processor = SecureProcessor(
-            memory: systemMemory, profile: platform, entropy: seed.map { .seed($0) } ?? .system,
+            memory: systemMemory, profile: configuration.platform, entropy: seed.map { .seed($0) } ?? .system,
             storage: configuration.platformStorage)
         encryptedMemory = EncryptedUserMemory(memory: systemMemory, user: user)
         secureProcessor = SecureProcessorDriver(
-            memory: systemMemory, processor: processor, stateASIDs: Range(platform.snpASIDs),
-            memoryASIDs: Range(platform.sevASIDs))
+            memory: systemMemory, processor: processor, stateASIDs: Range(configuration.platform.snpASIDs),
+            memoryASIDs: Range(configuration.platform.sevASIDs))
         random = Mutex(SplitMix64(state: configuration.seed ?? 0))
         let status = secureProcessor.initializePlatform()
         if status != .success {

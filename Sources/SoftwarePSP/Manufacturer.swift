@@ -46,22 +46,28 @@ public final class Manufacturer: Sendable {
 
     // MARK: SEV and SEV-ES
 
-    /// The root of the SEV certificates, self-signed. Its key is Milan's.
-    public var ark: AMDCertificate { sevCertificate(.ark, of: key(.ark, .milan)) }
+    /// The root of a product's SEV certificates, self-signed. The key is the one of the product's ARK.
+    public func ark(of product: ProcessorProduct = .milan) -> AMDCertificate {
+        sevCertificate(.ark, of: key(.ark, product), product)
+    }
 
-    /// The signing key of the SEV certificates, signed by the root.
-    public var ask: AMDCertificate { sevCertificate(.ask, of: key(.ask, .milan)) }
+    /// The signing key of a product's SEV certificates, signed by the root. The key is the one of the product's ASK.
+    public func ask(of product: ProcessorProduct = .milan) -> AMDCertificate {
+        sevCertificate(.ask, of: key(.ask, product), product)
+    }
 
     /// The identifier of a key of ours, 16 bytes.
     private static func keyID(_ usage: SEVCertificate.Usage) -> [UInt8] {
         Array((usage == .ark ? "swift-snp-vmmARK" : "swift-snp-vmmASK").utf8)
     }
 
-    private func sevCertificate(_ usage: SEVCertificate.Usage, of key: RSAPrivateKey) -> AMDCertificate {
+    private func sevCertificate(
+        _ usage: SEVCertificate.Usage, of key: RSAPrivateKey, _ product: ProcessorProduct
+    ) -> AMDCertificate {
         var certificate = AMDCertificate.make(
             usage: usage, keyID: Self.keyID(usage), certifyingID: Self.keyID(.ark),
             modulus: key.publicKey.littleEndianModulus, exponent: key.publicKey.littleEndianExponent)
-        certificate.signature = self.key(.ark, .milan).signPSS(
+        certificate.signature = self.key(.ark, product).signPSS(
             certificate.signedBytes, hash: .sha384, saltByteCount: 48)
         return certificate
     }
@@ -70,11 +76,11 @@ public final class Manufacturer: Sendable {
     ///
     /// - Parameter cek: As PDH_CERT_EXPORT gives it, the last 2084 bytes of the chain.
     /// - Returns: nil unless it is a CEK's certificate of 2084 bytes.
-    public func signed(cek: [UInt8]) -> [UInt8]? {
+    public func signed(cek: [UInt8], product: ProcessorProduct = .milan) -> [UInt8]? {
         guard var certificate = SEVCertificate(bytes: cek), certificate.version == SEVCertificate.currentVersion,
             certificate.usage == .cek, certificate.algorithm == .ecdsaSHA256, certificate.p384Key != nil
         else { return nil }
-        let number = key(.ask, .milan).signPSS(certificate.signedBytes, hash: .sha384, saltByteCount: 48)
+        let number = key(.ask, product).signPSS(certificate.signedBytes, hash: .sha384, saltByteCount: 48)
         certificate.setSignature(.init(usage: .ask, algorithm: .rsaSHA384, rsa: number), slot: 0)
         certificate.setSignature(.init(), slot: 1)
         return certificate.bytes

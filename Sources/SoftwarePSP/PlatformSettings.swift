@@ -43,6 +43,13 @@ public struct PlatformSettings: Sendable, Equatable {
         reportedTCB = committedTCB
     }
 
+    /// A platform of a product with usual versions.
+    ///
+    /// - Parameter reportVersion: 2, 3 or 5; nil for what the product's usual firmware makes. Others are a programmer error.
+    public init(of product: ProcessorProduct, reportVersion: UInt32? = nil) {
+        self.init(.machine(of: product, reportVersion: reportVersion, cpuid: CPUIDProfile(supported: [])))
+    }
+
     /// From storage, where everything has been read but nothing compared.
     init(
         product: ProcessorProduct, api: (major: UInt8, minor: UInt8, build: UInt8), reportVersion: UInt32,
@@ -101,6 +108,9 @@ public struct PlatformSettings: Sendable, Equatable {
         committedTCB = currentTCB
         reportedTCB = currentTCB
     }
+
+    /// A restart of the machine, as far as the VLEK goes.
+    public mutating func removeVLEK() { vlek = nil }
 
     /// SNP_CONFIG [SNP 8.6].
     ///

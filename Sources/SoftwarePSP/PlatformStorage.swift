@@ -54,6 +54,9 @@ public protocol PlatformStore: Sendable {
     func update(
         _ change: ([UInt8]) throws(PlatformStorageError) -> [UInt8]?
     ) throws(PlatformStorageError)
+
+    /// Is told of an error that a command of the firmware met: its status alone says no more than HWERROR_PLATFORM.
+    func report(_ error: PlatformStorageError)
 }
 
 /// The persistent state of a platform, as it was when it was opened, and how changes of it are kept.
@@ -112,7 +115,7 @@ public struct PlatformStorage: Sendable {
     ///   - change: One of the changes of ``PlatformSettings``; its status decides.
     /// - Returns: What `change` returned. Nothing is kept unless that is SUCCESS.
     public func changeSettings(
-        initial: PlatformSettings, _ change: (inout PlatformSettings) -> SEVStatus
+        initial: PlatformSettings = PlatformSettings(of: .milan), _ change: (inout PlatformSettings) -> SEVStatus
     ) throws(PlatformStorageError) -> SEVStatus {
         var status = SEVStatus.success
         try store.update { (bytes) throws(PlatformStorageError) in
@@ -146,7 +149,7 @@ public struct PlatformStorage: Sendable {
     }
 }
 
-/// A store of one process.
+/// A store of one process. It has no errors to report.
 private final class MemoryStore: PlatformStore {
     private let bytes: Mutex<[UInt8]>
     private let save: @Sendable ([UInt8]) -> Void
@@ -168,4 +171,6 @@ private final class MemoryStore: PlatformStore {
         }
         if let kept { save(kept) }
     }
+
+    func report(_ error: PlatformStorageError) {}
 }

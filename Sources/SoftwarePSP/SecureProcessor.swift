@@ -199,6 +199,7 @@ struct Firmware: @unchecked Sendable {
                 to: StoredPlatform(identity: changed ?? identity, settings: changedSettings ?? settings))
             return true
         } catch {
+            storage.store.report(error)
             return false
         }
     }

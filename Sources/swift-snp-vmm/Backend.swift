@@ -19,6 +19,8 @@ struct Backend {
     let announcement: String
     /// What a software run must say before anything secret goes in; nil for a real kernel.
     let warning: String?
+    /// The platform under a software kernel; nil for the host's own, and for one that ends with this process.
+    let softwarePlatform: SoftwarePlatform?
 
     private static let softwareWarning = """
         warning: the software backend protects nothing: this process, its user and the host see everything the guest does. \
@@ -31,16 +33,12 @@ struct Backend {
     init(
         _ choice: BackendChoice, technology: GuestTechnology?, memoryByteCount: UInt64, platformState: String? = nil
     ) throws {
-        let keepsPlatform = technology == .sev || technology == .sevES || platformState != nil
         let what = technology?.displayName ?? "a plain VM"
         switch choice {
         case .kvm:
             self.init(LinuxKVM(), "backend: kvm (\(what) by the host kernel, as asked)")
         case .software:
-            self.init(
-                try Self.software(memoryByteCount, keepsPlatform: keepsPlatform, platformState),
-                "backend: software (as asked)",
-                warning: Self.softwareWarning)
+            try self.init(software: memoryByteCount, technology, platformState, "backend: software (as asked)")
         case .auto:
             let linux = LinuxKVM()
             guard let missing = HostProbe.whyNot(technology, on: linux) else {
@@ -48,30 +46,50 @@ struct Backend {
                 return
             }
             let subject = missing.context.isEmpty ? missing.request : "\(missing.request) \(missing.context)"
-            self.init(
-                try Self.software(memoryByteCount, keepsPlatform: keepsPlatform, platformState),
-                "backend: software, because the host kernel cannot do \(what) (\(subject): \(missing.cameBack))",
-                warning: Self.softwareWarning)
+            try self.init(
+                software: memoryByteCount, technology, platformState,
+                "backend: software, because the host kernel cannot do \(what) (\(subject): \(missing.cameBack))")
         }
     }
 
-    private init(_ kernel: any HostKernel, _ announcement: String, warning: String? = nil) {
+    private init(_ kernel: any HostKernel, _ announcement: String) {
         self.kernel = kernel
         self.announcement = announcement
-        self.warning = warning
+        warning = nil
+        softwarePlatform = nil
     }
 
-    private static func software(
-        _ memoryByteCount: UInt64, keepsPlatform: Bool, _ platformState: String?
-    ) throws -> SoftwareKVM {
+    private init(
+        software memoryByteCount: UInt64, _ technology: GuestTechnology?, _ platformState: String?,
+        _ announcement: String
+    ) throws {
+        softwarePlatform = try Self.platform(technology, platformState)
         var configuration = SoftwareKVM.Configuration()
         // Room for the guest and for the secure processor's own pages; what nobody touches costs nothing.
         let (needed, overflow) = memoryByteCount.addingReportingOverflow(1 << 30)
         configuration.systemMemoryByteCount = max(configuration.systemMemoryByteCount, overflow ? .max : needed)
-        // An SNP guest's platform has nothing that another process must find again.
-        if keepsPlatform { configuration.platformStorage = try PlatformStateFolder(platformState).storage() }
-        do { return try SoftwareKVM(configuration: configuration) } catch {
+        configuration.platformStorage = softwarePlatform?.storage
+        do { kernel = try SoftwareKVM(configuration: configuration) } catch {
             throw CommandFailure(status: .hostCannot, message: "could not start the software machine: \(error)")
         }
+        self.announcement = announcement
+        warning = Self.softwareWarning
+    }
+
+    /// A plain guest needs no platform, and an SNP guest runs without one that stays: where no folder can be made, and none was
+    /// asked for.
+    private static func platform(_ technology: GuestTechnology?, _ path: String?) throws -> SoftwarePlatform? {
+        if path == nil {
+            if technology == nil { return nil }
+            if technology == .snp {
+                do { try PlatformStateFolder(nil).create() } catch {
+                    StandardError.write(
+                        line: "warning: \(error.message) Until then the guest's platform ends with it: it gets no "
+                            + "certificates, and nobody can verify its reports.")
+                    return nil
+                }
+            }
+        }
+        return try SoftwarePlatform(path)
     }
 }

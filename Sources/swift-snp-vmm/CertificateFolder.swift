@@ -3,6 +3,7 @@
 import Attestation
 import CProcess
 import KVMABI
+import SEVABI
 import SNPVMM
 
 /// A folder tree with files of certificates.
@@ -52,6 +53,13 @@ struct CertificateFolder {
                     + "\(maximumFileByteCount). Likely cause: a file of another kind. Next step: take it away.")
         }
         return try file.read(as: "certificates")
+    }
+
+    /// A certificate in SEV's own form, as they lie beside X.509 ones in what `platform export-certs` writes: version 1, and the
+    /// length of one of [SEV C], of one of AMD's, or of a chain. They are nobody's mistake, and nobody's certificates for SNP.
+    static func isSEVCertificate(_ file: [UInt8]) -> Bool {
+        let byteCounts = [SEVCertificate.byteCount, 3 * SEVCertificate.byteCount, 832, 1600]
+        return byteCounts.contains(file.count) && file.starts(with: [1, 0, 0, 0])
     }
 
     // MARK: A store of ours
@@ -125,7 +133,9 @@ extension CertificatePool {
                 continue
             }
             do {
-                try add(folder.read(name), name: printable(path + "/" + name))
+                let file = try folder.read(name)
+                if CertificateFolder.isSEVCertificate(file) { continue }
+                try add(file, name: printable(path + "/" + name))
             } catch let error as AttestationError {
                 StandardError.write(line: "warning: left out: \(error)")
             } catch let error as CommandFailure {

@@ -24,7 +24,8 @@ struct Certs: ParsableCommand {
             if CertificateFileName(path: path) == nil {
                 skipped.append(path)
             } else {
-                files.append((path, try folder.read(name)))
+                let file = try folder.read(name)
+                if !CertificateFolder.isSEVCertificate(file) { files.append((path, file)) }
             }
         }
         return (files, skipped)

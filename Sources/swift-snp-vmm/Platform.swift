@@ -1,43 +1,91 @@
-// `platform`: what the secure processor says about itself, and its certificates for a guest owner.
+// `platform`: what the secure processor says about itself, how it is configured, and its certificates.
 
 import ArgumentParser
-import Crypto
-import GuestOwner
+import Attestation
 import KVMABI
 import SEVABI
 import SNPVMM
-import SoftwarePSP
 
 struct Platform: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Shows the SEV platform, and exports its certificates for a guest owner.",
-        subcommands: [Show.self, ExportCertificates.self, Create.self])
+        abstract: "Shows and configures the SEV and SNP platform, and exports its certificates.",
+        subcommands: [Show.self, Create.self, SetTCB.self, LoadVLEK.self, ExportCertificates.self])
 }
 
 /// Which platform: the machine's own, or the software one in a folder.
 struct PlatformOptions: ParsableArguments {
     @Option(help: "Whose platform: auto (the machine's if it has SEV, else software), kvm or software.")
     var backend = BackendChoice.auto
+    @OptionGroup var state: PlatformStateOption
+
+    func open() throws -> OpenPlatform { try OpenPlatform(self) }
+}
+
+/// `--platform-state`.
+struct PlatformStateOption: ParsableArguments {
     @Option(
         name: .customLong("platform-state"),
         help: ArgumentHelp(
             "Where the software platform keeps its keys. (default: $XDG_STATE_HOME/swift-snp-vmm)", valueName: "folder")
     )
-    var platformState: String?
+    var path: String?
+}
 
-    /// The device, and whether it is software.
-    func open() throws -> (platform: SEVPlatform, isSoftware: Bool) {
+/// A platform that answers.
+struct OpenPlatform {
+    let device: SEVPlatform
+    /// Its folder; nil for the machine's own.
+    let software: SoftwarePlatform?
+    let processor: ProcessorIdentity
+
+    init(_ options: PlatformOptions) throws {
         let backend = try Backend(
-            backend, technology: .sev, memoryByteCount: 0, platformState: platformState)
+            options.backend, technology: .sev, memoryByteCount: 0, platformState: options.state.path)
         StandardError.write(line: backend.announcement)
-        return (try SEVPlatform(backend.kernel), backend.warning != nil)
+        device = try SEVPlatform(backend.kernel)
+        software = backend.softwarePlatform
+        processor = try ProcessorIdentity(of: Host(backend.kernel))
+    }
+
+    /// The product, if its formats are known.
+    var line: ProductLine? { if case .known(let line) = processor.product { line } else { nil } }
+
+    /// A TCB_VERSION by its components, where the product's layout is known.
+    func text(_ tcb: UInt64) -> String {
+        line.flatMap { SecurityVersions(tcbVersion: tcb, of: $0) }.map { "\($0)" } ?? "0x" + String(tcb, radix: 16)
+    }
+}
+
+/// The processor as KVM shows it.
+struct ProcessorIdentity: CustomStringConvertible {
+    let product: ProductLine.Identified
+    private let family: UInt8
+    private let model: UInt8
+
+    /// From leaf 1 of `KVM_GET_SUPPORTED_CPUID`.
+    init(of host: Host) throws(VMMError) {
+        // EAX, combined values [APM3 CPUID].
+        let eax = try host.supportedCPUID().first { $0.function == 1 }?.eax ?? 0
+        let isExtended = eax >> 8 & 0xf == 0xf
+        family = UInt8(truncatingIfNeeded: (eax >> 8 & 0xf) &+ (isExtended ? eax >> 20 & 0xff : 0))
+        model = UInt8(truncatingIfNeeded: eax >> 4 & 0xf | (isExtended ? eax >> 12 & 0xf0 : 0))
+        product = ProductLine.identify(family: family, model: model)
+    }
+
+    var description: String {
+        let numbers = "family \(family), model \(model)"
+        return switch product {
+        case .known(let line): "\(line) (\(numbers))"
+        case .unsupported(let name): "\(name) (\(numbers)), whose formats are not supported"
+        case .unknown: "none that has SNP (\(numbers))"
+        }
     }
 }
 
 extension Platform {
     struct Show: ParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Prints versions, state, owner and chip of the platform.",
+            abstract: "Prints product, versions, state, owner and chip of the platform.",
             discussion: "Example: swift-snp-vmm platform show")
 
         @OptionGroup var options: PlatformOptions
@@ -45,130 +93,94 @@ extension Platform {
         var json = false
 
         func run() throws {
-            let (platform, isSoftware) = try options.open()
-            let status = try platform.status()
-            let version = FirmwareVersion(apiMajor: status.apiMajor, apiMinor: status.apiMinor, build: status.build)
-            let states = ["uninitialised", "initialised", "working"]
-            let state = Int(status.state) < states.count ? states[Int(status.state)] : "state \(status.state)"
-            let owner = status.flags & 1 == 0 ? "itself" : "an external owner"
-            let snp = try? platform.snpStatus()
-            let chip = (try? platform.chipID()).map { hexText($0) }
+            let platform = try options.open()
+            let status = try platform.device.status()
+            let snp = try? platform.device.snpStatus()
+            let chip = (try? platform.device.chipID()).map { hexText($0) }
             if json {
-                var object = JSONObject()
-                object.add("software", isSoftware)
-                object.add("apiMajor", status.apiMajor)
-                object.add("apiMinor", status.apiMinor)
-                object.add("build", status.build)
-                object.add("state", state)
-                object.add("guestCount", status.guestCount)
-                object.add("externallyOwned", status.flags & 1 != 0)
-                object.add("sevES", status.flags & 0x100 != 0)
-                if let chip { object.add("chipID", chip) }
-                if let snp {
-                    object.add("snpInitialised", snp.state != 0)
-                    object.add("currentTCB", hex: snp.currentTCB)
-                    object.add("reportedTCB", hex: snp.reportedTCB)
-                }
-                print(object.text)
-                return
-            }
-            print(
-                "firmware:  \(version)    (--firmware-version \(version.apiMajor).\(version.apiMinor).\(version.build))"
-            )
-            print("SEV:       \(state), \(status.guestCount) guests, owned by \(owner)")
-            print("SEV-ES:    \(status.flags & 0x100 != 0 ? "configured" : "not configured")")
-            if let snp {
-                print(
-                    "SEV-SNP:   \(snp.state == 0 ? "uninitialised" : "initialised"), \(snp.guestCount) guests, TCB "
-                        + "0x\(String(snp.currentTCB, radix: 16))")
+                print(object(platform, status, snp, chip).text)
             } else {
-                print("SEV-SNP:   not available")
-            }
-            if let chip { print("chip id:   \(chip)") }
-            if isSoftware { print("This platform is software: it protects nothing.") }
-        }
-    }
-
-    struct ExportCertificates: ParsableCommand {
-        static let configuration = CommandConfiguration(
-            commandName: "export-certs",
-            abstract: "Writes the platform's certificates into a folder, for `owner`.",
-            discussion: """
-                Writes pdh.cert, pek.cert, oca.cert, cek.cert, and pek, oca and cek in a row as chain.cert. For a software \
-                platform its manufacturer's ark.cert and ask.cert too, and cek.cert is signed by that. The CEK of a real \
-                chip comes without AMD's signature: get the signed one from AMD's key server for the chip id that `platform \
-                show` prints, and AMD's ARK and ASK for the product.
-
-                Example: swift-snp-vmm platform export-certs certs
-                """)
-
-        @OptionGroup var options: PlatformOptions
-        @Argument(help: "The folder; made if need be.")
-        var folder: String
-
-        func run() throws {
-            let (platform, isSoftware) = try options.open()
-            let certificates = try platform.certificates()
-            let count = SEVCertificate.byteCount
-            var chain = certificates.chain
-            var files: [(String, [UInt8])] = []
-            if isSoftware {
-                let manufacturer = Manufacturer(seed: try PlatformStateFolder(options.platformState).manufacturerSeed())
-                if let signed = manufacturer.signed(cek: Array(chain.suffix(count))) {
-                    chain.replaceSubrange((2 * count)..., with: signed)
+                for (name, value) in lines(platform, status, snp, chip) {
+                    print(name + ":" + String(repeating: " ", count: 15 - name.count) + value)
                 }
-                files += [("ark.cert", manufacturer.ark.bytes), ("ask.cert", manufacturer.ask.bytes)]
-            }
-            files += [
-                ("pdh.cert", certificates.pdh), ("pek.cert", Array(chain[..<count])),
-                ("oca.cert", Array(chain[count..<(2 * count)])), ("cek.cert", Array(chain[(2 * count)...])),
-                ("chain.cert", chain),
-            ]
-            let output = try OutputFolder(folder)
-            for (name, bytes) in files { try output.write(name, bytes) }
-            print("wrote \(files.map(\.0).joined(separator: " ")) to \(folder)")
-            if isSoftware {
-                StandardError.write(
-                    line:
-                        "warning: these are certificates of a software platform, which protects nothing; owners accept "
-                        + "its root only when they name it with --ark and --ask.")
+                if platform.software != nil { print("This platform is software: it protects nothing.") }
             }
         }
-    }
 
-    struct Create: ParsableCommand {
-        static let configuration = CommandConfiguration(
-            abstract: "Makes the software platform: its chip, keys and manufacturer.",
-            discussion: """
-                Commands that need a software platform make one when there is none. This one makes it and refuses when there \
-                is one already.
+        private func stateText(_ status: SEVUserStatus) -> String {
+            let states = ["uninitialised", "initialised", "working"]
+            return Int(status.state) < states.count ? states[Int(status.state)] : "state \(status.state)"
+        }
 
-                Example: swift-snp-vmm platform create --platform-state lab
-                """)
-
-        @Option(
-            name: .customLong("platform-state"),
-            help: ArgumentHelp(
-                "Where it keeps its keys. (default: $XDG_STATE_HOME/swift-snp-vmm)", valueName: "folder"))
-        var platformState: String?
-        @Option(
-            help: ArgumentHelp(
-                "Makes the same platform for the same text, for tests: nothing about it is secret.", valueName: "text"))
-        var seed: String?
-
-        func run() throws {
-            let folder = try PlatformStateFolder(platformState)
-            guard !folder.hasPlatform else {
-                throw CommandFailure(
-                    status: .badInput,
-                    message:
-                        "could not make a software platform in \(folder.path): there is one already. Next step: use it, "
-                        + "choose another folder with --platform-state, or remove that one (sessions made for it will be "
-                        + "refused).")
+        private func lines(
+            _ platform: OpenPlatform, _ status: SEVUserStatus, _ snp: SNPUserStatus?, _ chip: String?
+        ) -> [(String, String)] {
+            let version = FirmwareVersion(apiMajor: status.apiMajor, apiMinor: status.apiMinor, build: status.build)
+            let owner = status.flags & 1 == 0 ? "itself" : "an external owner"
+            var lines = [
+                ("product", "\(platform.processor)"),
+                (
+                    "firmware",
+                    "\(version)    (--firmware-version \(version.apiMajor).\(version.apiMinor).\(version.build))"
+                ),
+                ("SEV", "\(stateText(status)), \(status.guestCount) guests, owned by \(owner)"),
+                ("SEV-ES", status.flags & 0x100 != 0 ? "configured" : "not configured"),
+            ]
+            if let snp {
+                lines.append(
+                    ("SEV-SNP", "\(snp.state == 0 ? "uninitialised" : "initialised"), \(snp.guestCount) guests"))
+                lines.append(("current TCB", platform.text(snp.currentTCB)))
+                if let settings = platform.software?.settings {
+                    lines.append(("committed TCB", platform.text(settings.committedTCB.rawValue)))
+                }
+                lines.append(("reported TCB", platform.text(snp.reportedTCB)))
+                if let settings = platform.software?.settings {
+                    lines.append(("reports", "version \(settings.reportVersion)"))
+                }
+                lines.append(("signed by", Self.signer(snp)))
+            } else {
+                lines.append(("SEV-SNP", "not available"))
             }
-            _ = try folder.storage(seed: seed)
-            _ = try folder.manufacturerSeed(seed: seed)
-            print("made a software platform in \(folder.path); it protects nothing")
+            if let chip { lines.append(("chip id", chip + (snp.map { $0.flags & 1 != 0 } == true ? " (masked)" : ""))) }
+            return lines
+        }
+
+        /// Who signs reports, from the flags of SNP_PLATFORM_STATUS.
+        private static func signer(_ snp: SNPUserStatus) -> String {
+            if snp.flags & 4 != 0 { return "the loaded VLEK" }
+            return snp.flags & 2 != 0 ? "nobody: the chip's key is masked" : "the chip's VCEK"
+        }
+
+        private func object(
+            _ platform: OpenPlatform, _ status: SEVUserStatus, _ snp: SNPUserStatus?, _ chip: String?
+        ) -> JSONObject {
+            var object = JSONObject()
+            object.add("software", platform.software != nil)
+            if let line = platform.line { object.add("product", line.rawValue) }
+            object.add("apiMajor", status.apiMajor)
+            object.add("apiMinor", status.apiMinor)
+            object.add("build", status.build)
+            object.add("state", stateText(status))
+            object.add("guestCount", status.guestCount)
+            object.add("externallyOwned", status.flags & 1 != 0)
+            object.add("sevES", status.flags & 0x100 != 0)
+            if let chip { object.add("chipID", chip) }
+            if let snp {
+                object.add("snpInitialised", snp.state != 0)
+                object.add("currentTCB", hex: snp.currentTCB)
+                object.add("currentVersions", platform.text(snp.currentTCB))
+                object.add("reportedTCB", hex: snp.reportedTCB)
+                object.add("reportedVersions", platform.text(snp.reportedTCB))
+                object.add("masksChipID", snp.flags & 1 != 0)
+                object.add("masksChipKey", snp.flags & 2 != 0)
+                object.add("vlekLoaded", snp.flags & 4 != 0)
+            }
+            if let settings = platform.software?.settings {
+                object.add("committedTCB", hex: settings.committedTCB.rawValue)
+                object.add("committedVersions", platform.text(settings.committedTCB.rawValue))
+                object.add("reportVersion", settings.reportVersion)
+            }
+            return object
         }
     }
 }

@@ -1,9 +1,10 @@
 // Where the software platform's identity lives between two processes: a guest owner makes a session for one platform, and
-// the run that uses it must be on the same.
+// the run that uses it must be on the same; reports are verified with certificates that another process has exported.
 //
-//     $XDG_STATE_HOME/swift-snp-vmm/platform        keys and owner, mode 0600
-//                                   platform.lock   held while a platform is looked for and made
+//     $XDG_STATE_HOME/swift-snp-vmm/platform        keys, owner and settings, mode 0600
+//                                   platform.lock   held while the platform is made or changed
 //                                   manufacturer    32 bytes: the seed of who signs this platform's chip, mode 0600
+//                                   certificates    the certificate table that guests got last, for the next run
 
 import CProcess
 import Crypto
@@ -12,7 +13,7 @@ import SNPVMM
 import SoftwarePSP
 
 /// The folder with the software platform's state.
-struct PlatformStateFolder {
+struct PlatformStateFolder: PlatformStore {
     let path: String
 
     /// - Parameter path: `--platform-state`; nil takes the user's own folder for such things.
@@ -34,25 +35,63 @@ struct PlatformStateFolder {
 
     private var file: String { path + "/platform" }
     private var manufacturerFile: String { path + "/manufacturer" }
+    private var certificatesFile: String { path + "/certificates" }
 
     /// There is a platform in the folder.
     var hasPlatform: Bool { InputFile(path: file).exists }
 
+    /// Makes the folder if need be.
+    func create() throws(CommandFailure) {
+        let folder = withPath(path) { folder_create_private($0) }
+        guard folder >= 0 else { throw failure("make the folder", path, folder) }
+    }
+
     /// The state, made if there is none yet; changes are written back as they happen.
     ///
-    /// - Parameter seed: A new platform's keys all follow from it; nil for random ones.
-    func storage(seed: String? = nil) throws(CommandFailure) -> PlatformStorage {
-        let lock = try lock()
-        defer { file_close(lock) }
-        var bytes = try contents(of: file, "the platform's state")
-        defer { wipe(&bytes) }
+    /// - Parameters:
+    ///   - seed: A new platform's keys all follow from it; nil for random ones.
+    ///   - settings: Of a new platform.
+    func storage(
+        seed: String? = nil, settings: PlatformSettings = PlatformSettings(of: .milan)
+    ) throws(CommandFailure) -> PlatformStorage {
         do {
             let entropy = seed.map { Entropy.seed(Array($0.utf8)) } ?? .system
-            return try PlatformStorage(bytes: bytes, entropy: entropy) { [self] in save($0) }
+            return try PlatformStorage(self, entropy: entropy, settings: settings)
         } catch {
-            throw CommandFailure(status: .badInput, message: "\(file): \(error).")
+            throw explained(error)
         }
     }
+
+    /// What a command ends with.
+    func explained(_ error: PlatformStorageError) -> CommandFailure {
+        CommandFailure(status: .badInput, message: "\(file): \(error).")
+    }
+
+    // MARK: PlatformStore
+
+    func update(
+        _ change: ([UInt8]) throws(PlatformStorageError) -> [UInt8]?
+    ) throws(PlatformStorageError) {
+        var bytes: [UInt8]
+        let lock: Int32
+        do throws(CommandFailure) {
+            lock = try self.lock()
+            bytes = try contents(of: file, "the platform's state")
+        } catch { throw .notKept(error.message) }
+        defer {
+            wipe(&bytes)
+            file_close(lock)
+        }
+        guard var new = try change(bytes) else { return }
+        defer { wipe(&new) }
+        // Replaced at once, so no reader sees half of it.
+        let result = replace(file, new)
+        if result < 0 { throw .notKept("writing \(file): \(Errno(rawValue: -result))") }
+    }
+
+    func report(_ error: PlatformStorageError) { StandardError.write(line: "warning: \(file): \(error).") }
+
+    // MARK: The manufacturer and its certificates
 
     /// The seed of this platform's manufacturer, made if there is none yet.
     func manufacturerSeed(seed: String? = nil) throws(CommandFailure) -> [UInt8] {
@@ -62,9 +101,7 @@ struct PlatformStateFolder {
         if bytes.isEmpty {
             bytes =
                 seed.map { HMACSHA256.authenticate(Array($0.utf8), key: Array("manufacturer".utf8)) } ?? randomBytes(32)
-            let result = withPath(manufacturerFile) { path in
-                withKernelAddress(of: bytes) { file_replace_private(path, $0, UInt64(bytes.count)) }
-            }
+            let result = replace(manufacturerFile, bytes)
             if result < 0 { throw failure("write", manufacturerFile, result) }
         }
         guard bytes.count == 32 else {
@@ -77,10 +114,19 @@ struct PlatformStateFolder {
         return bytes
     }
 
-    /// Two processes that start a first time must not make two platforms.
+    /// What was kept last by ``keepCertificates(_:)``; empty when there is nothing, or nothing that can be read.
+    func keptCertificates() -> [UInt8] {
+        (try? contents(of: certificatesFile, "the platform's certificates")) ?? []
+    }
+
+    /// Keeps bytes that can be made again: a failure costs time only.
+    func keepCertificates(_ bytes: [UInt8]) { _ = replace(certificatesFile, bytes) }
+
+    // MARK: Files
+
+    /// One process at a time changes what is in the folder: two that start a first time must not make two platforms.
     private func lock() throws(CommandFailure) -> Int32 {
-        let folder = withPath(path) { folder_create_private($0) }
-        guard folder >= 0 else { throw failure("make the folder", path, folder) }
+        try create()
         let lock = withPath(file + ".lock") { file_lock($0) }
         guard lock >= 0 else { throw failure("lock", file + ".lock", lock) }
         return lock
@@ -95,16 +141,9 @@ struct PlatformStateFolder {
         return try InputFile(path: file).read(as: purpose)
     }
 
-    /// Replaces the file at once, so no reader sees half of it. A failure is told and not thrown: the firmware has carried
-    /// the command out.
-    private func save(_ state: [UInt8]) {
-        let result = withPath(file) { path in
-            withKernelAddress(of: state) { file_replace_private(path, $0, UInt64(state.count)) }
-        }
-        if result < 0 {
-            StandardError.write(
-                line: "warning: could not keep the platform's state in \(file): \(Errno(rawValue: -result)). Sessions "
-                    + "made for this platform will be refused next time.")
+    private func replace(_ path: String, _ bytes: [UInt8]) -> Int32 {
+        withPath(path) { path in
+            withKernelAddress(of: bytes) { file_replace_private(path, $0, UInt64(bytes.count)) }
         }
     }
 

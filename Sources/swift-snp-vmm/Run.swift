@@ -28,6 +28,12 @@ struct Run: ParsableCommand {
     @OptionGroup(title: "Guest owner") var owner: LaunchOwnerOptions
     @OptionGroup(title: "Devices") var deviceOptions: DeviceOptions
     @Option(
+        help: ArgumentHelp(
+            "Certificates that an SNP guest finds beside its report: a folder, PEM or DER files, or a certificate table. "
+                + "Real kernels need to be Linux 7.0. (default: a software platform's own; else none)",
+            valueName: "path"))
+    var certs: String?
+    @Option(
         help: "Who runs the guest: auto (the real kernel if it can do what is asked, else software), kvm or software.")
     var backend = BackendChoice.auto
     @Option(
@@ -56,6 +62,9 @@ struct Run: ParsableCommand {
                 NamedPath("--launch-log", launchLog), NamedPath("--report", report),
                 NamedPath("--measurement-out", owner.measurementOut),
             ].compactMap(\.self), inputs: guest.inputs + owner.inputs + deviceOptions.paths)
+        if certs != nil, guest.confidential != .snp {
+            throw ValidationError("--certs belongs to --confidential snp.")
+        }
         if guest.cpus != 1, !launchOnly {
             throw ValidationError(
                 "--cpus \(guest.cpus): this version runs one vCPU; more can be measured and launched only.")
@@ -121,6 +130,7 @@ struct Run: ParsableCommand {
         let source = try GuestSource(guest)
         // Safe: `machine()` has checked that a SEV policy has 32 bits.
         let asked = guest.policy == nil ? nil : UInt32(truncatingIfNeeded: description.policy)
+        let certificates = try certs.map { try RunCertificates(path: $0) }
         let owner = try owner.owner(policy: asked, reporter: reporter)
         record.ownerPlace = owner == nil ? nil : self.owner.place
         record.ownerChecks = owner is SocketOwner
@@ -139,6 +149,8 @@ struct Run: ParsableCommand {
         }
         let host = try Host(kernel)
         try host.require(technology)
+        var certificateTable = technology == .snp ? backend.softwarePlatform?.lazyCertificates : nil
+        if let table = try certificates?.table(on: backend.kernel) { certificateTable = { table } }
         description.cpuid = try host.guestCPUID(processorCount: guest.cpus, technology: technology)
         if technology != nil { description.cBit = try requiredCBit(of: description) }
         preparation.finish("host")
@@ -161,7 +173,7 @@ struct Run: ParsableCommand {
                 host: host,
                 configuration: MachineConfiguration(
                     technology: technology, memoryByteCount: description.memoryByteCount, plan: plan,
-                    cpuid: description.cpuid, identity: identity, devices: devices),
+                    cpuid: description.cpuid, identity: identity, certificateTable: certificateTable, devices: devices),
                 owner: owner, console: { console.write($0) },
                 observe: {
                     reporter.hear($0)

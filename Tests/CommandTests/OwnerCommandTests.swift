@@ -99,7 +99,10 @@ struct OwnerCommandTests {
         let target = try folder() + "/deep/er"
         let exported = try Self.command(["platform", "export-certs", target] + options)
         #expect(exported.ending == .exited(0), "\(exported.output)")
-        let names = ["ark.cert", "ask.cert", "cek.cert", "chain.cert", "oca.cert", "pdh.cert", "pek.cert"]
+        let names = [
+            "ark.cert", "ark.pem", "ask.cert", "ask.pem", "asvk.pem", "cek.cert", "chain.cert", "crl.pem", "oca.cert",
+            "pdh.cert", "pek.cert", "vcek.pem",
+        ]
         #expect(folderEntries(target) == names)
         for name in names {
             #expect(readFile(target + "/" + name) == readFile(platform.certificates + "/" + name), "\(name)")

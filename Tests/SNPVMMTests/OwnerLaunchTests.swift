@@ -90,7 +90,7 @@ private final class MiddleMan: LaunchOwner {
 
     fileprivate func owner(_ plan: LaunchPlan, policy: SEVPolicy? = nil) throws -> MiddleMan {
         let roots = try RootCertificates(
-            ark: Self.manufacturer.ark.bytes, ask: Self.manufacturer.ask.bytes, isNamed: true)
+            ark: Self.manufacturer.ark().bytes, ask: Self.manufacturer.ask().bytes, isNamed: true)
         return MiddleMan(
             OwnerOffer(
                 launch: try ExpectedLaunch(plan), policy: policy ?? SEVPolicy(rawValue: UInt32(plan.policy)),

@@ -11,6 +11,7 @@ final class SharedStore: PlatformStore {
     let bytes = Mutex<[UInt8]>([])
     /// As if the disk were full.
     let isBroken = Mutex(false)
+    let reported = Mutex<[PlatformStorageError]>([])
 
     func update(_ change: ([UInt8]) throws(PlatformStorageError) -> [UInt8]?) throws(PlatformStorageError) {
         let isBroken = isBroken.withLock { $0 }
@@ -20,6 +21,8 @@ final class SharedStore: PlatformStore {
             bytes = new
         }
     }
+
+    func report(_ error: PlatformStorageError) { reported.withLock { $0.append(error) } }
 
     var contents: [UInt8] { bytes.withLock { $0 } }
 }
@@ -170,6 +173,7 @@ struct PlatformSettingsTests {
         let storage = try Self.open(store)
         store.bytes.withLock { $0 = other.contents }
         #expect(stale.submit(.snpConfig, SNPConfig(masksChipID: true).bytes) == .hardwarePlatform)
+        #expect(store.reported.withLock { $0.last } == .replaced)
         #expect(throws: PlatformStorageError.replaced) {
             try storage.changeSettings(initial: Self.usual) { $0.install(Self.tcb(25)) }
         }

@@ -341,17 +341,17 @@ struct SEVPlatformTests {
             try #require(RSAPublicKey(littleEndianModulus: certificate.modulus, exponent: certificate.exponent))
         }
         for (certificate, usage, name) in [
-            (manufacturer.ark, SEVCertificate.Usage.ark, "swift-snp-vmmARK"),
-            (manufacturer.ask, SEVCertificate.Usage.ask, "swift-snp-vmmASK"),
+            (manufacturer.ark(), SEVCertificate.Usage.ark, "swift-snp-vmmARK"),
+            (manufacturer.ask(), SEVCertificate.Usage.ask, "swift-snp-vmmASK"),
         ] {
             #expect(certificate.bytes.count == 1600 && certificate.version == 1 && certificate.usage == usage)
             #expect(certificate.keyID == Array(name.utf8))
             #expect(certificate.certifyingID == Array("swift-snp-vmmARK".utf8))
             #expect(
-                try key(manufacturer.ark).isValidPSSSignature(
+                try key(manufacturer.ark()).isValidPSSSignature(
                     littleEndian: certificate.signature, of: certificate.signedBytes, hash: .sha384, saltByteCount: 48))
         }
-        #expect(manufacturer.ark.modulus != manufacturer.ask.modulus)
+        #expect(manufacturer.ark().modulus != manufacturer.ask().modulus)
         let machine = try SEVMachine()
         let chain = try Chain(machine)
         let signed = try #require(manufacturer.signed(cek: chain.cek.bytes).flatMap { SEVCertificate(bytes: $0) })
@@ -360,7 +360,7 @@ struct SEVPlatformTests {
         #expect(signature.usage == .ask && signature.algorithm == .rsaSHA384)
         #expect(signed.signature(slot: 1) == .init())
         #expect(
-            try key(manufacturer.ask).isValidPSSSignature(
+            try key(manufacturer.ask()).isValidPSSSignature(
                 littleEndian: signature.value.rsa(byteCount: 512), of: signed.signedBytes, hash: .sha384,
                 saltByteCount: 48))
         #expect(manufacturer.signed(cek: signed.bytes) == signed.bytes, "signing again is the same")

@@ -25,9 +25,15 @@ public struct ProcessorProfile: Sendable {
     public var brand: String
 
     /// Milan as far as this machine executes it: family 25, model 1, stepping 1.
-    public static let milan = ProcessorProfile(
-        signature: 0x00a0_0f11, cBitPosition: 51, lostAddressBits: 1, physicalAddressBits: 48, asidCount: 509,
-        minimumSEVASID: 100, brand: "swift-snp-vmm software EPYC-Milan")
+    public static let milan = machine(of: .milan)
+
+    /// A processor of a product line, as far as this machine executes it: what its software is told beside the name is the
+    /// same for all.
+    public static func machine(of product: ProcessorProduct) -> ProcessorProfile {
+        ProcessorProfile(
+            signature: product.fms, cBitPosition: 51, lostAddressBits: 1, physicalAddressBits: 48, asidCount: 509,
+            minimumSEVASID: 100, brand: "swift-snp-vmm software EPYC-\(product.rawValue)")
+    }
 }
 
 extension ProcessorProfile {

@@ -13,7 +13,7 @@ extension Firmware {
         guard buffer.hasValidReservedBits else { return .invalidParameter }
         guard unflushedASIDs.isEmpty else { return .dfFlushRequired }
         let status = change { settings in
-            settings.vlek = nil
+            settings.removeVLEK()
             return .success
         }
         guard status == .success else { return status }
