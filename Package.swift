@@ -162,8 +162,8 @@ let package = Package(
         tests(
             "SecretReleaseTests",
             [
-                "SecretRelease", "GuestOwner", "Attestation", "SNPVMM", "SoftwareKVM", "SoftwarePSP", "KVMABI",
-                "GuestImage", "LaunchMeasurement", "SEVABI", "X86Defs", "Crypto",
+                "swift-snp-vmm", "SecretRelease", "GuestOwner", "OwnerServer", "Attestation", "SNPVMM", "SoftwareKVM",
+                "SoftwarePSP", "KVMABI", "GuestImage", "LaunchMeasurement", "SEVABI", "X86Defs", "Crypto",
             ]),
         tests("GuestOwnerTests", ["GuestOwner", "SEVABI", "X86Defs", "Crypto", "GuestImage", "LaunchMeasurement"]),
         tests("GuestAgentTests", ["GuestAgent", "SecretRelease", "SEVABI", "KVMABI", "Crypto", "ABILayout"]),
@@ -197,8 +197,8 @@ let package = Package(
             name: "fuzz",
             dependencies: [
                 "GuestImage", "SEVABI", "X86Core", "X86Defs", "SoftwareKVM", "SNPVMM", "KVMABI", "TestSupport",
-                "GuestOwner",
-                "Attestation", "Crypto", "VMMDevices", "ABILayout", "VirtioTestSupport",
+                "GuestOwner", "SecretRelease", "SoftwarePSP", "Attestation", "Crypto", "VMMDevices", "ABILayout",
+                "VirtioTestSupport",
             ],
             path: "Tests/Fuzz", exclude: ["Failures"]),
         .executableTarget(

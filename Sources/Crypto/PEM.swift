@@ -29,7 +29,7 @@ public enum PEM {
             let line = trimmed(raw)
             if let current = open {
                 if let label = marked(line, "END") {
-                    guard label == current, let bytes = base64(text) else { return nil }
+                    guard label == current, let bytes = Base64.decode(text) else { return nil }
                     blocks.append(Block(label: label, bytes: bytes))
                     open = nil
                 } else {
@@ -45,17 +45,7 @@ public enum PEM {
 
     /// A block as text, lines of 64 characters.
     public static func text(_ block: Block) -> String {
-        let alphabet = Array("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".utf8)
-        var body: [UInt8] = []
-        for start in stride(from: 0, to: block.bytes.count, by: 3) {
-            let group = block.bytes[start..<min(start + 3, block.bytes.count)]
-            var bits: UInt32 = 0
-            for index in 0..<3 { bits = bits << 8 | UInt32(index < group.count ? group[start + index] : 0) }
-            for index in 0..<4 {
-                let value = Int(bits >> UInt32(18 - 6 * index) & 63)
-                body.append(index <= group.count ? alphabet[value] : 0x3d)
-            }
-        }
+        let body = Array(Base64.encode(block.bytes).utf8)
         var result = "-----BEGIN \(block.label)-----\n"
         for start in stride(from: 0, to: body.count, by: 64) {
             result += String(decoding: body[start..<min(start + 64, body.count)], as: UTF8.self) + "\n"
@@ -76,36 +66,5 @@ public enum PEM {
         guard line.count > head.count + tail.count, line.starts(with: head), line.suffix(tail.count).elementsEqual(tail)
         else { return nil }
         return String(decoding: line.dropFirst(head.count).dropLast(tail.count), as: UTF8.self)
-    }
-
-    /// Base64 with padding [RFC 4648 4]; nil for anything else.
-    private static func base64(_ text: [UInt8]) -> [UInt8]? {
-        guard text.count % 4 == 0 else { return nil }
-        let padding = text.reversed().prefix { $0 == 0x3d }.count
-        guard padding <= 2 else { return nil }
-        var result: [UInt8] = []
-        result.reserveCapacity(text.count / 4 * 3)
-        var bits: UInt32 = 0
-        for (index, byte) in text.enumerated() {
-            let value: UInt8
-            switch byte {
-            case 0x41...0x5a: value = byte - 0x41
-            case 0x61...0x7a: value = byte - 0x61 + 26
-            case 0x30...0x39: value = byte - 0x30 + 52
-            case 0x2b: value = 62
-            case 0x2f: value = 63
-            case 0x3d where index >= text.count - padding: value = 0
-            default: return nil
-            }
-            bits = bits << 6 | UInt32(value)
-            if index % 4 == 3 {
-                result.append(UInt8(truncatingIfNeeded: bits >> 16))
-                result.append(UInt8(truncatingIfNeeded: bits >> 8))
-                result.append(UInt8(truncatingIfNeeded: bits))
-                bits = 0
-            }
-        }
-        result.removeLast(padding)
-        return result
     }
 }

@@ -6,7 +6,7 @@ import COpenSSL
 @safe
 public final class RSAPublicKey: @unchecked Sendable {
     // SAFETY: libcrypto does not change a key when it verifies with it, so threads share it without a lock.
-    private let key: OpaquePointer
+    let key: OpaquePointer
     /// As many bytes as the modulus has, at most 512.
     public let littleEndianModulus: [UInt8]
     /// Without zeroes at the end.

@@ -1,6 +1,7 @@
 // Values on the command line: numbers, sizes, bytes in hex, identity blocks. What is wrong is said in a sentence.
 
 import ABILayout
+import Crypto
 import SEVABI
 import SNPVMM
 
@@ -87,41 +88,6 @@ enum OptionValue {
 
     /// Base64 with padding and white space [RFC 4648 4]; nil for anything else.
     static func base64(_ text: [UInt8]) -> [UInt8]? {
-        var result: [UInt8] = []
-        var bits: UInt32 = 0
-        var count = 0
-        var padding = 0
-        for byte in text {
-            let value: UInt8
-            switch byte {
-            case 0x41...0x5a: value = byte - 0x41
-            case 0x61...0x7a: value = byte - 0x61 + 26
-            case 0x30...0x39: value = byte - 0x30 + 52
-            case 0x2b: value = 62
-            case 0x2f: value = 63
-            case 0x3d:
-                padding += 1
-                continue
-            case 0x20, 0x09, 0x0a, 0x0d: continue
-            default: return nil
-            }
-            guard padding == 0 else { return nil }
-            bits = bits << 6 | UInt32(value)
-            count += 1
-            if count % 4 == 0 {
-                result += [
-                    UInt8(truncatingIfNeeded: bits >> 16), UInt8(truncatingIfNeeded: bits >> 8),
-                    UInt8(truncatingIfNeeded: bits),
-                ]
-                bits = 0
-            }
-        }
-        switch (count % 4, padding) {
-        case (0, 0): break
-        case (2, 2): result.append(UInt8(truncatingIfNeeded: bits >> 4))
-        case (3, 1): result += [UInt8(truncatingIfNeeded: bits >> 10), UInt8(truncatingIfNeeded: bits >> 2)]
-        default: return nil
-        }
-        return result
+        Base64.decode(text.filter { ![0x20, 0x09, 0x0a, 0x0d].contains($0) })
     }
 }

@@ -43,7 +43,7 @@ private struct Genuine {
 }
 
 /// One to four changes: extremes, bits, pieces that are missing, twice or new.
-private func changed(_ bytes: [UInt8], _ numbers: inout SeededGenerator) -> [UInt8] {
+func changed(_ bytes: [UInt8], _ numbers: inout SeededGenerator) -> [UInt8] {
     var bytes = bytes
     for _ in 0...numbers.below(4) where !bytes.isEmpty {
         let index = numbers.below(bytes.count)

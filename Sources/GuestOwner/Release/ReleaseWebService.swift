@@ -1,6 +1,8 @@
 // The owner over HTTP: requests and responses as values. A server carries them.
 //
 //     POST /secret-release/v1                       one message of SecretRelease, and its answer
+//     POST /kbs/v0/auth, POST /kbs/v0/attest,
+//     GET  /kbs/v0/resource/REPOSITORY/TYPE/TAG     RCAR, as confidential-containers' clients speak it
 
 import JSONText
 import SecretRelease
@@ -47,8 +49,12 @@ public final class ReleaseWebService: Sendable {
     public static let path = "/secret-release/v1"
 
     private let service: ReleaseService
+    private let rcar: RCARService
 
-    public init(_ service: ReleaseService) { self.service = service }
+    public init(_ service: ReleaseService) {
+        self.service = service
+        rcar = RCARService(service)
+    }
 
     public func respond(to request: WebRequest) -> WebResponse {
         let path = String(request.target.prefix { $0 != "?" })
@@ -58,7 +64,7 @@ public final class ReleaseWebService: Sendable {
                 status: 200, headers: [("content-type", "application/octet-stream")],
                 body: service.answer(request.body, peer: request.peer))
         }
-        return WebResponse(status: 404, headers: [], body: [])
+        return rcar.respond(to: request, path: path)
     }
 
     static func wrongMethod(_ right: String) -> WebResponse {
