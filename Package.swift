@@ -198,7 +198,7 @@ let package = Package(
             dependencies: [
                 "GuestImage", "SEVABI", "X86Core", "X86Defs", "SoftwareKVM", "SNPVMM", "KVMABI", "TestSupport",
                 "GuestOwner", "SecretRelease", "SoftwarePSP", "Attestation", "Crypto", "VMMDevices", "ABILayout",
-                "VirtioTestSupport",
+                "MemoryController", "VirtioTestSupport",
             ],
             path: "Tests/Fuzz", exclude: ["Failures"]),
         .executableTarget(
