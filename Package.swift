@@ -165,7 +165,9 @@ let package = Package(
                 "swift-snp-vmm", "SecretRelease", "GuestOwner", "OwnerServer", "Attestation", "SNPVMM", "SoftwareKVM",
                 "SoftwarePSP", "KVMABI", "GuestImage", "LaunchMeasurement", "SEVABI", "X86Defs", "Crypto",
             ]),
-        tests("GuestOwnerTests", ["GuestOwner", "SEVABI", "X86Defs", "Crypto", "GuestImage", "LaunchMeasurement"]),
+        tests(
+            "GuestOwnerTests",
+            ["GuestOwner", "SEVABI", "X86Defs", "Crypto", "GuestImage", "LaunchMeasurement", "Attestation"]),
         tests("GuestAgentTests", ["GuestAgent", "SecretRelease", "SEVABI", "KVMABI", "Crypto", "ABILayout"]),
         tests("RunReportTests", ["RunReport"]),
         tests(
@@ -198,7 +200,7 @@ let package = Package(
             dependencies: [
                 "GuestImage", "SEVABI", "X86Core", "X86Defs", "SoftwareKVM", "SNPVMM", "KVMABI", "TestSupport",
                 "GuestOwner", "SecretRelease", "SoftwarePSP", "Attestation", "Crypto", "VMMDevices", "ABILayout",
-                "MemoryController", "VirtioTestSupport",
+                "MemoryController", "VirtioTestSupport", "LaunchMeasurement",
             ],
             path: "Tests/Fuzz", exclude: ["Failures"]),
         .executableTarget(

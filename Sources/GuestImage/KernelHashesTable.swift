@@ -20,6 +20,28 @@ public struct HashedKernel: Sendable {
 public struct KernelHashesTable: Equatable, Sendable {
     public static let byteCount = 176
 
+    /// What a table in a page of memory says.
+    public struct Hashes: Equatable, Sendable {
+        /// SHA-256 each.
+        public var commandLine: [UInt8]
+        public var initrd: [UInt8]
+        public var kernel: [UInt8]
+    }
+
+    /// Looks for a table in a page, at a multiple of 16; nil when there is none.
+    public static func find(in page: [UInt8]) -> Hashes? {
+        let file = ImageBytes(page, as: "page")
+        for offset in stride(from: UInt64(0), to: file.count, by: 16)
+        where file.has(GUID.hashesTableHeader.bytes, at: offset) {
+            func hash(_ index: UInt64) -> [UInt8]? {
+                try? file.copy(at: offset + 18 + 50 * index + 18, byteCount: 32, "hash")
+            }
+            guard let commandLine = hash(0), let initrd = hash(1), let kernel = hash(2) else { return nil }
+            return Hashes(commandLine: commandLine, initrd: initrd, kernel: kernel)
+        }
+        return nil
+    }
+
     /// Exactly ``byteCount`` bytes.
     public let bytes: [UInt8]
 

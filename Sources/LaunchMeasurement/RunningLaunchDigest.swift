@@ -18,6 +18,13 @@ public struct RunningLaunchDigest: Sendable {
 
     public init() { info[0x60] = 0x70 }
 
+    /// Goes on from a digest that is known.
+    public init(from digest: LaunchDigest) {
+        self.init()
+        self.digest = digest
+        for index in 0..<48 { info[index] = digest.bytes[index] }
+    }
+
     /// Measures a run of pages of one type.
     ///
     /// - Parameter region: Page aligned; NORMAL pages need their contents (a region without them is a programmer's error).
@@ -43,11 +50,15 @@ public struct RunningLaunchDigest: Sendable {
     /// - Returns: SHA-384 of the VMSA page.
     @discardableResult
     public mutating func extend(_ state: SealedState) -> LaunchDigest {
-        let hasher = SHA2Hasher(.sha384)
-        let hash = hasher.hash384(state.page.span)
-        setContents(hash)
-        measure(type: .vmsa, gpa: Self.vmsaGPA, with: hasher)
-        return LaunchDigest(hash)
+        let hash = LaunchDigest(SHA2Hasher(.sha384).hash384(state.page.span))
+        extend(stateDigest: hash)
+        return hash
+    }
+
+    /// Measures the sealed state of one processor whose page has this SHA-384.
+    public mutating func extend(stateDigest: LaunchDigest) {
+        setContents(stateDigest.bytes)
+        measure(type: .vmsa, gpa: Self.vmsaGPA, with: SHA2Hasher(.sha384))
     }
 
     private mutating func setContents(_ hash: [48 of UInt8]?) {

@@ -10,6 +10,14 @@ public struct SealedState: Sendable {
     /// 4096 bytes.
     public let page: [UInt8]
 
+    /// The page in lower-case digits, without the zeroes at its end.
+    public var digits: String { Self.digits(of: page) }
+
+    /// The same for any page.
+    public static func digits(of page: [UInt8]) -> String {
+        hexText(Array(page.prefix((page.lastIndex { $0 != 0 } ?? -1) + 1)))
+    }
+
     /// What KVM adds to the state that the VMM has set: EFER.SVME (without it VMRUN refuses the state) and the host's
     /// CR4.MCE (set on every host that runs Linux).
     public static let addedEFER: UInt64 = 1 << 12

@@ -41,6 +41,12 @@ public struct GuestPolicy: RawRepresentable, Hashable, Sendable {
     public var requiresCiphertextHiding: Bool { bit(24) }
     /// PAGE_SWAP_DISABLE: the page move and swap commands refuse this guest.
     public var disablesPageSwap: Bool { bit(25) }
+    /// Every bit above the ABI version by its name.
+    public static let bitNames: [(bit: Int, name: String)] = [
+        (16, "SMT"), (17, "reserved, one"), (18, "MIGRATE_MA"), (19, "DEBUG"), (20, "SINGLE_SOCKET"),
+        (21, "CXL_ALLOW"), (22, "MEM_AES_256_XTS"), (23, "RAPL_DIS"), (24, "CIPHERTEXT_HIDING_DRAM"),
+        (25, "PAGE_SWAP_DISABLE"),
+    ]
     /// Bit 17 is one and bits 63:26 are zero.
     public var hasValidReservedBits: Bool {
         rawValue & Self.reservedOneMask != 0 && rawValue & Self.reservedZeroMask == 0

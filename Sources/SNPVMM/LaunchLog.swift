@@ -7,6 +7,7 @@
 //     {"sequence":7,"request":"KVM_SEV_SNP_LAUNCH_UPDATE","handle":5,"arguments":{…},"result":0,
 //      "nanoseconds":81250,"launchDigest":"…"}
 
+import JSONText
 import KVMABI
 import SEVABI
 import Synchronization
@@ -41,18 +42,22 @@ public final class LaunchLog: HostKernel {
     private let base: any HostKernel
     private let write: @Sendable (String) -> Void
     private let digest: @Sendable (Measured) -> String?
+    private let details: @Sendable (Measured) -> JSONObject
     private let state = Mutex(State())
 
     /// - Parameters:
     ///   - base: The kernel that does the work.
     ///   - digest: Extends the launch digest and gives it in hex; nil when it cannot be known.
+    ///   - details: More to say of what was measured; asked after `digest`.
     ///   - write: Takes one line at a time, without a line end.
     public init(
         _ base: any HostKernel, digest: @escaping @Sendable (Measured) -> String? = { _ in nil },
+        details: @escaping @Sendable (Measured) -> JSONObject = { _ in JSONObject() },
         write: @escaping @Sendable (String) -> Void
     ) {
         self.base = base
         self.digest = digest
+        self.details = details
         self.write = write
     }
 
@@ -106,7 +111,7 @@ public final class LaunchLog: HostKernel {
         } results: { succeeded in
             var results = JSONObject()
             if let command {
-                command.results(&results, argument, succeeded: succeeded, find: find, digest: digest)
+                command.results(&results, argument, succeeded: succeeded, find: find, follow: follow)
             } else if platform != nil, !succeeded, let answer = try? argument.load(SEVIssueCommand.self) {
                 results.add("firmwareStatus", "\(FirmwareStatus(rawValue: answer.error))")
             } else if request == .run, let page = state.withLock({ $0.runPages[handle]?.mapping }) {
@@ -114,6 +119,14 @@ public final class LaunchLog: HostKernel {
             }
             return results
         }
+    }
+
+    /// What the log says of something measured.
+    private func follow(_ measured: Measured) -> JSONObject {
+        var result = JSONObject()
+        if let text = digest(measured) { result.add("launchDigest", text) }
+        result.merge(details(measured))
+        return result
     }
 
     /// The mapping that holds `byteCount` bytes at `address`, and where.
@@ -245,7 +258,7 @@ private struct SEVCommandView {
     /// What came back, and how it changed the digest.
     func results(
         _ results: inout JSONObject, _ argument: IoctlArgument, succeeded: Bool, find: Find,
-        digest: (LaunchLog.Measured) -> String?
+        follow: (LaunchLog.Measured) -> JSONObject
     ) {
         if !succeeded, let envelope = try? argument.load(KVMSEVCommand.self) {
             results.add("firmwareStatus", "\(FirmwareStatus(rawValue: envelope.error))")
@@ -286,7 +299,7 @@ private struct SEVCommandView {
             }
         default: break
         }
-        if let measured, let text = digest(measured) { results.add("launchDigest", text) }
+        if let measured { results.merge(follow(measured)) }
     }
 }
 

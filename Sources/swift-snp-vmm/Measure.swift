@@ -13,8 +13,14 @@ struct Measure: ParsableCommand {
             The same image and options as `run` give the digest that the firmware holds after the launch: SHA-384 for \
             snp, SHA-256 for sev-es and sev. The measurement that LAUNCH_MEASURE reports is made from it by `owner expect`.
 
+            --explain says where two launches differ: which page, register, feature bit, vCPU count or CPU signature. Each \
+            side is an image with its options (as one word in quotes), a launch log of `run --launch-log`, a saved plan \
+            (`measure --json --pages`), or an attestation report. A report has the digest alone: against a plan, the likely \
+            changes to it are tried until one gives that digest. Exit status 0: the same digest; 5: another one.
+
             Example: swift-snp-vmm measure guest.img --memory 512M --json
             Example: swift-snp-vmm measure guest.img --confidential sev-es
+            Example: swift-snp-vmm measure --explain 'OVMF.fd --cpus 4' report.bin
             """)
 
     @OptionGroup var guest: GuestOptions
@@ -29,24 +35,32 @@ struct Measure: ParsableCommand {
     var nativeZero = false
     @Flag(help: "Prints every step as JSON.")
     var json = false
+    @Flag(help: "With --json: the digest of every page, and the VMSAs, for --explain.")
+    var pages = false
+    @Option(
+        parsing: .remaining,
+        help: ArgumentHelp("Says where two launches differ. Two of them, behind all options.", valueName: "launch"))
+    var explain: [String] = []
+
+    func validate() throws {
+        if !explain.isEmpty, explain.count != 2 {
+            throw ValidationError("--explain: give two launches, and options before it.")
+        }
+        if !explain.isEmpty, guest.namesImage {
+            throw ValidationError("--explain names both launches: leave IMAGE, --kernel and --firmware out.")
+        }
+        if pages, !json { throw ValidationError("--pages goes with --json.") }
+    }
 
     func run() throws {
-        guard let profile = VMMProfile(rawValue: profile.lowercased()) else {
-            let names = VMMProfile.allCases.map(\.rawValue).joined(separator: ", ")
-            throw CommandFailure.usage("--vmm-profile \(profile): expected one of \(names)")
-        }
+        guard explain.isEmpty else { return try printExplanation() }
         let technology = try guest.requiredTechnology()
         let machine = try guest.machine()
         let identity = try guest.identity()
         let source = try GuestSource(guest)
-        if profile != .qemu, !source.isFirmware {
-            throw CommandFailure.usage(
-                "--vmm-profile \(profile.rawValue) is about firmware images; this is a \(source.form)")
-        }
-        let plan = try source.measurablePlan(
-            on: machine, profile: profile, zeroPages: nativeZero ? .native : .measured)
+        let plan = try plan(of: source, on: machine)
         let measured = MeasuredLaunch(of: plan)
-        print(json ? Self.json(measured, plan, source, machine) : measured.digestText)
+        print(json ? json(measured, plan, source, machine) : measured.digestText)
         if technology == .snp, let block = identity.identityBlock?.block, block.launchDigest != measured.digest {
             StandardError.write(line: "note: the ID block was made for another launch digest, \(block.launchDigest)")
         }
@@ -57,7 +71,28 @@ struct Measure: ParsableCommand {
         }
     }
 
-    private static func json(
+    /// The plan that these options ask for.
+    func plan(of source: GuestSource, on machine: MachineDescription) throws -> LaunchPlan {
+        guard let profile = VMMProfile(rawValue: profile.lowercased()) else {
+            let names = VMMProfile.allCases.map(\.rawValue).joined(separator: ", ")
+            throw CommandFailure.usage("--vmm-profile \(profile): expected one of \(names)")
+        }
+        if profile != .qemu, !source.isFirmware {
+            throw CommandFailure.usage(
+                "--vmm-profile \(profile.rawValue) is about firmware images; this is a \(source.form)")
+        }
+        return try source.measurablePlan(
+            on: machine, profile: profile, zeroPages: nativeZero ? .native : .measured)
+    }
+
+    private func printExplanation() throws {
+        let explanation = try Explanation(
+            ExplainedSide(explain[0], options: self), ExplainedSide(explain[1], options: self))
+        print(json ? explanation.json : explanation.text)
+        if !explanation.isSame { throw ExitCode(VMMExitStatus.launchRefused.rawValue) }
+    }
+
+    private func json(
         _ measured: MeasuredLaunch, _ plan: LaunchPlan, _ source: GuestSource, _ machine: MachineDescription
     ) -> String {
         var object = JSONObject()
@@ -71,7 +106,7 @@ struct Measure: ParsableCommand {
         object.add("guestFeatures", hex: plan.guestFeatures)
         object.add(
             "steps",
-            measured.steps.map { step in
+            measured.steps.enumerated().map { index, step in
                 var entry = JSONObject()
                 entry.add("label", step.label)
                 entry.add("pageType", "\(step.pageType)")
@@ -83,8 +118,24 @@ struct Measure: ParsableCommand {
                 }
                 entry.add("launchDigest", step.digestText)
                 if let contents = step.contentsDigest { entry.add("contentsDigest", "\(contents)") }
+                if pages { addPages(of: plan, index, to: &entry) }
                 return entry
             })
         return object.text
+    }
+
+    /// What `--explain` compares saved plans by.
+    private func addPages(of plan: LaunchPlan, _ step: Int, to entry: inout JSONObject) {
+        guard step < plan.regions.count else {
+            let state = SealedState(of: plan.processors[step - plan.regions.count], guestFeatures: plan.guestFeatures)
+            entry.add("vmsa", state.digits)
+            return
+        }
+        let region = plan.regions[step]
+        if region.pageType == .vmsa {
+            entry.add("vmsa", SealedState.digits(of: region.contents))
+        } else if region.pageType.measuresContents {
+            entry.add("pageDigests", PageDigests.text(PageDigests.of(region.contents)))
+        }
     }
 }

@@ -145,7 +145,9 @@ struct Run: ParsableCommand {
         let follower = DigestFollower(technology)
         var kernel = backend.kernel
         if let file = record.log {
-            kernel = LaunchLog(kernel, digest: { follower.extend($0) }, write: { file.write(line: $0) })
+            kernel = LaunchLog(
+                kernel, digest: { follower.extend($0) }, details: { follower.details(of: $0) },
+                write: { file.write(line: $0) })
         }
         let host = try Host(kernel)
         try host.require(technology)
@@ -225,6 +227,18 @@ final class DigestFollower: Sendable {
         state.withLock { state in
             state.processors = plan.processors.map { SealedState(of: $0, guestFeatures: plan.guestFeatures) }
         }
+    }
+
+    /// What tells two launches apart: which page, which register.
+    func details(of measured: LaunchLog.Measured) -> JSONObject {
+        var details = JSONObject()
+        switch measured {
+        case .pages(_, _, _, let contents), .data(let contents):
+            if !contents.isEmpty { details.add("pageDigests", PageDigests.text(PageDigests.of(contents))) }
+        case .processors:
+            details.add("vmsas", state.withLock { $0.processors.map(\.digits) })
+        }
+        return details
     }
 
     func extend(_ measured: LaunchLog.Measured) -> String {

@@ -17,7 +17,7 @@ import TestSupport
 enum Fuzz {
     static let fuzzers: [Fuzzer] =
         imageFuzzers + processorFuzzers + ghcbFuzzers + ioctlFuzzers + sevCommandFuzzers + ownerFuzzers
-        + attestationFuzzers + platformStateFuzzers + vsockFuzzers + virtioFuzzers + secretFuzzers
+        + attestationFuzzers + storeFuzzers + platformStateFuzzers + vsockFuzzers + virtioFuzzers + secretFuzzers
 
     static let canary = Fuzzer(
         name: "canary", summary: "must find the byte string that starts with two equal bytes", smokeIterations: 10_000,
