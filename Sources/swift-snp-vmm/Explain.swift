@@ -3,7 +3,6 @@
 import Attestation
 import GuestImage
 import GuestOwner
-import JSONText
 import LaunchMeasurement
 import SNPVMM
 
