@@ -99,6 +99,7 @@ deps-guest:
 
 deps-bench: deps-guest
 	@.ci/deps qemu-system-x86=qemu-system-x86_64
+	@.ci/bench-peers .build/bench-peers || echo "No Python peers: the benchmarks compare with libcrypto alone."
 
 # A browser, to look at the page of `run --report`. Where there is none to install, those tests are skipped.
 deps-report:

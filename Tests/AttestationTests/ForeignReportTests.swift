@@ -127,6 +127,38 @@ struct ForeignReportTests {
         }
     }
 
+    /// What expected.json says of the certificate.
+    @Test(arguments: real + synthetic)
+    func leafIsReadAsDocumented(folder: String) throws {
+        let sample = try Sample(folder)
+        let file = try #require(ForeignVectors.bytes("\(folder)/expected.json"))
+        let expected = try #require(try JSONInput(text: file)["leaf"])
+        let leaf = try EndorsementCertificate(sample.leaf)
+        func text(_ name: String) -> String? {
+            guard case .string(let text)? = expected[name] else { return nil }
+            return text
+        }
+        // Written from the last part to the first, without spaces.
+        func reversed(_ name: String) -> String { name.split(separator: ", ").reversed().joined(separator: ",") }
+        #expect(text("subject") == reversed(sample.leaf.subject.description))
+        #expect(text("issuer") == reversed(sample.leaf.issuer.description))
+        func moment(_ seconds: Int64) -> String { utcText(seconds).replacing(" UTC", with: "+00:00") }
+        #expect(text("not_before") == moment(sample.leaf.notBefore))
+        #expect(text("not_after") == moment(sample.leaf.notAfter))
+        let extensions = try #require(expected["amd_extensions"])
+        func number(_ name: String) -> UInt8? {
+            guard case .number(let value)? = extensions[name] else { return nil }
+            return UInt8(exactly: value)
+        }
+        #expect(number("struct_version") == leaf.structVersion)
+        #expect(extensions["product_name"] == .string(leaf.productName))
+        for (name, value) in leaf.versions.components {
+            #expect(number(name.replacing("SPL", with: "_spl")) == value, "\(name)")
+        }
+        #expect(extensions["hwid"] == leaf.hardwareID.map { .string($0.hex) })
+        #expect(extensions["csp_id"] == leaf.providerID.map { .string($0) })
+    }
+
     @Test func everyOtherLeafIsRefused() throws {
         let samples = try (Self.real + Self.synthetic).map { ($0, try Sample($0)) }
         let trusted = TrustedRoots(named: samples.map(\.1.root))
@@ -140,9 +172,7 @@ struct ForeignReportTests {
         }
     }
 
-    @Test(arguments: [
-        "report-real/oak-genoa-v5", "report-real/trustee-milan-v3-vlek", "report-synthetic/synth-turin-v5",
-    ])
+    @Test(arguments: real + synthetic)
     func everyFlippedByteIsRefused(folder: String) throws {
         let sample = try Sample(folder)
         let chain = try sample.chain(TrustedRoots(named: [sample.root]))

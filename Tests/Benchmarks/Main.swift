@@ -39,6 +39,8 @@ enum Bench {
                     try DigestBenchmark.run(
                         memoryByteCount: 512 << 20, contentsByteCount: 64 << 20,
                         expected: "04e53ef44fdd9e9c3910ea71e2190ddc")
+                    try DigestBenchmark.runWhole(byteCount: 256 << 20, rounds: 3)
+                    try DigestBenchmark.runAgainstPeers()
                 case "engine": try EngineBenchmark.run()
                 case "attestation": try AttestationBenchmark.run(count: 400)
                 case "smoke":
@@ -46,6 +48,7 @@ enum Bench {
                     try DigestBenchmark.run(
                         memoryByteCount: 16 << 20, contentsByteCount: 1 << 20,
                         expected: "cf73fa49a67a31f2a5bfa38d3e75c4ac")
+                    try DigestBenchmark.runWhole(byteCount: 2 << 20, rounds: 1)
                     try AttestationBenchmark.run(count: 2)
                 default: try BootBenchmark(runs: runs, kinds: lines).run()
                 }
