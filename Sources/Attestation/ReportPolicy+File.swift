@@ -1,5 +1,6 @@
 // Policies as JSON files: every member is known, every value has the right form, or the file is refused.
 
+import ABILayout
 import SEVABI
 
 extension ReportPolicy {
@@ -143,7 +144,7 @@ private struct PolicyMember {
     private static func bytes(_ value: JSONInput, _ count: Int) -> [UInt8]? {
         guard case .string(let text) = value else { return nil }
         guard text.utf8.count == 2 * count else { return nil }
-        return bytesFromHex(text)
+        return ABILayout.bytes(hexadecimal: text)
     }
 
     /// "1.55" or "1.55.29".

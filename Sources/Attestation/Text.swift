@@ -13,26 +13,6 @@ func hexText(_ bytes: some Sequence<UInt8>) -> String {
 
 func hexText(_ value: some BinaryInteger) -> String { "0x" + String(value, radix: 16) }
 
-/// Bytes from an even number of hex digits; nil for anything else.
-func bytesFromHex(_ text: some StringProtocol) -> [UInt8]? {
-    func value(_ digit: UInt8) -> UInt8? {
-        switch digit {
-        case 0x30...0x39: digit &- 0x30
-        case 0x61...0x66: digit &- 0x61 &+ 10
-        case 0x41...0x46: digit &- 0x41 &+ 10
-        default: nil
-        }
-    }
-    let digits = Array(text.utf8)
-    guard digits.count % 2 == 0 else { return nil }
-    var result: [UInt8] = []
-    for index in stride(from: 0, to: digits.count, by: 2) {
-        guard let high = value(digits[index]), let low = value(digits[index + 1]) else { return nil }
-        result.append(high &<< 4 | low)
-    }
-    return result
-}
-
 /// A file's name or other foreign text for a terminal: what could move the cursor or turn the line around is shown as its
 /// number.
 public func printable(_ text: String) -> String {

@@ -8,6 +8,8 @@
 //
 // A name is a hint: it says which files are worth reading, and on import it must not contradict what is inside.
 
+import ABILayout
+
 /// A name that a certificate or a revocation list may have.
 public struct CertificateFileName: Equatable, Sendable {
     /// What the name promises.
@@ -130,7 +132,7 @@ public struct CertificateFileName: Equatable, Sendable {
     /// 16 or 128 digits, lower case.
     private static func hardwareID(_ text: String) -> [UInt8]? {
         guard text.utf8.count == 16 || text.utf8.count == 128 else { return nil }
-        return bytesFromHex(text)
+        return ABILayout.bytes(hexadecimal: text)
     }
 
     // MARK: Use

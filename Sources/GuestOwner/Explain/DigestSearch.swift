@@ -1,5 +1,6 @@
 // A digest alone does not tell how it came about. So the likely changes to a launch are tried, until one gives it.
 
+import ABILayout
 import Crypto
 import GuestImage
 import LaunchMeasurement
@@ -38,7 +39,8 @@ public struct DigestSearch: Sendable {
     ///   - target: What the report has.
     ///   - processor: What the report says of the processor it ran on: a signature worth trying.
     public init?(target: LaunchRecord) {
-        guard let text = target.launchDigest, let digest = bytes(hex: text, count: 48).flatMap({ LaunchDigest($0) })
+        guard let text = target.launchDigest,
+            let digest = ABILayout.bytes(hexadecimal: text).flatMap({ LaunchDigest($0) })
         else { return nil }
         self.target = digest
         var known: [(value: UInt64, name: String)] = []

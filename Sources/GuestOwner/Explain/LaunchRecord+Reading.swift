@@ -1,5 +1,6 @@
 // Launches from text: the log of `run --launch-log`, and what `measure --json` printed.
 
+import ABILayout
 import Attestation
 import LaunchMeasurement
 import SEVABI
@@ -129,7 +130,7 @@ extension LaunchRecord {
 
     /// A VMSA without the zeroes at its end.
     private static func state(_ text: String) -> [UInt8]? {
-        guard let state = bytes(hex: text), state.count <= VMSA.pageByteCount else { return nil }
+        guard let state = ABILayout.bytes(hexadecimal: text), state.count <= VMSA.pageByteCount else { return nil }
         return state + [UInt8](repeating: 0, count: VMSA.pageByteCount - state.count)
     }
 

@@ -1,5 +1,6 @@
 // One launch as somebody planned, saved, logged or reported it: what two launches are compared by.
 
+import ABILayout
 import Attestation
 import GuestImage
 import LaunchMeasurement
@@ -80,20 +81,6 @@ public struct LaunchRecord: Sendable {
     var digestBeforeStates: LaunchDigest? {
         guard technology == .snp, let runs else { return nil }
         guard let last = runs.last else { return LaunchDigest() }
-        return last.launchDigest.flatMap { bytes(hex: $0, count: 48) }.flatMap { LaunchDigest($0) }
+        return last.launchDigest.flatMap { ABILayout.bytes(hexadecimal: $0) }.flatMap { LaunchDigest($0) }
     }
-}
-
-/// Exactly `count` bytes from lower- or upper-case digits.
-func bytes(hex text: String, count: Int? = nil) -> [UInt8]? {
-    let digits = Array(text.utf8)
-    guard digits.count % 2 == 0, count == nil || digits.count == 2 * (count ?? 0) else { return nil }
-    var result: [UInt8] = []
-    result.reserveCapacity(digits.count / 2)
-    for index in stride(from: 0, to: digits.count, by: 2) {
-        let pair = String(decoding: digits[index..<(index + 2)], as: UTF8.self)
-        guard !pair.hasPrefix("+"), !pair.hasPrefix("-"), let byte = UInt8(pair, radix: 16) else { return nil }
-        result.append(byte)
-    }
-    return result
 }
