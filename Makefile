@@ -2,6 +2,7 @@
 # make test    installs what is missing, builds, and runs every test
 # make check   the whole gate; needs only a laptop
 # make bench   boots the same guest under QEMU's emulator and under us, in turn, and compares
+# make encrypted-disk   boots a guest whose disk opens after attestation only
 #
 # Others: guest, guest-amd64, firmware, fmt, fuzz, audit-unsafe, deps, clean. Variables: ARGS for run, FUZZ_ARGS, BENCH_ARGS,
 # GUEST_KERNEL and GUEST_CMDLINE for guest.
@@ -22,7 +23,7 @@ SWIFT_FILES = Package.swift $(shell find Sources Tests Examples Firmware -name '
 .NOTPARALLEL:
 
 .PHONY: run build test check bench guest guest-amd64 firmware fmt fmt-check fuzz fuzz-smoke hot-loop audit-unsafe \
-        deps deps-guest deps-bench deps-report clean
+        encrypted-disk deps deps-guest deps-bench deps-peers deps-report clean
 
 run: build guest
 	$(BIN)/swift-snp-vmm run $(GUEST)/guest.img $(ARGS)
@@ -32,7 +33,7 @@ build: deps
 
 # Built first by itself: `swift test` alone would build everything anew, for tests that import the insides of modules.
 # There are none here.
-test: deps deps-report guest firmware
+test: deps deps-report deps-peers guest firmware
 	$(SWIFT_BUILD) --build-tests
 	$(SWIFT) test -c release --no-color-diagnostics --skip-build
 
@@ -64,6 +65,13 @@ $(GUEST)/guest.img: $(GUEST_SOURCES) | deps-guest
 $(GUEST)/guest-amd64.img: $(GUEST_SOURCES) $(AGENT_SOURCES) | deps deps-guest
 	$(SWIFT_BUILD) --product snp-guest-agent
 	Firmware/guest/build.sh amd64 $(GUEST) $(BIN)/snp-guest-agent
+
+# A disk that opens after attestation only, from making it to refusing it.
+encrypted-disk: build $(GUEST)/encrypted-disk.cpio
+	Examples/EncryptedDisk/run.sh $(BIN)/swift-snp-vmm $(GUEST)
+
+$(GUEST)/encrypted-disk.cpio: $(GUEST)/guest-amd64.img $(wildcard Examples/EncryptedDisk/*)
+	Examples/EncryptedDisk/make-initrd.sh $(GUEST)
 
 firmware:
 	$(MAKE) --no-print-directory -C Firmware
@@ -106,5 +114,10 @@ deps-report:
 	@command -v chromium > /dev/null || .ci/deps chromium-headless-shell=chromium-headless-shell || \
 	    echo "No Chromium: the tests that look at the report are skipped."
 
+# Verifiers that others wrote, for the tests that ask them too. Where PyPI is out of reach, those tests are skipped.
+deps-peers:
+	@.ci/deps python3=python3
+	@.ci/peers
+
 clean:
-	rm -rf .build Firmware/build $(GUEST)/*.img $(GUEST)/initrd*.cpio $(GUEST)/vmlinu[xz]-*
+	rm -rf .build .peers Firmware/build $(GUEST)/*.img $(GUEST)/*.cpio $(GUEST)/vmlinu[xz]-*

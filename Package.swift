@@ -192,7 +192,7 @@ let package = Package(
             "CommandTests",
             [
                 "swift-snp-vmm", "fuzz", "bench", "example-measured-launch", "example-two-guests", "Crypto", "CProcess",
-                "GuestOwner",
+                "GuestAgent", "GuestOwner",
                 "SEVABI",
             ]),
         .executableTarget(

@@ -53,6 +53,9 @@ public enum BuiltGuest {
     /// The amd64 guest's: with the modules of that kernel.
     public static var initrdAMD64: String? { present(".guest/initrd-amd64.cpio") }
 
+    /// The initramfs of the encrypted-disk example (`make .guest/encrypted-disk.cpio`).
+    public static var encryptedDisk: String? { present(".guest/encrypted-disk.cpio") }
+
     /// A flat test guest by the name of its source, such as "hello".
     public static func firmware(_ name: String) -> String? { present("Firmware/build/\(name).elf") }
 
