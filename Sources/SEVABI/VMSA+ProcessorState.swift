@@ -9,7 +9,7 @@ extension VMSA {
     /// The save area that holds exactly `processor`.
     ///
     /// Nothing is added: whoever seals a state puts in what its kernel merges (KVM: EFER.SVME and CR4.MCE).
-    /// XMM and x87 registers, MXCSR and the control words come from `processor`; YMM halves are zero.
+    /// XMM and x87 registers, the upper halves of YMM, MXCSR and the control words come from `processor`.
     /// - Parameter sevFeatures: SEV_FEATURES, bit 0 (SNP active) included.
     public init(processor: ProcessorState, sevFeatures: UInt64, vmpl: UInt8 = 0) {
         self.init()
@@ -43,7 +43,10 @@ extension VMSA {
             self[Field<UInt64>(0x420 &+ 8 &* index)] = processor.x87Significand[index]
             self[Field<UInt16>(0x460 &+ 2 &* index)] = processor.x87Exponent[index]
         }
-        for index in 0..<32 { self[Field<UInt64>(0x470 &+ 8 &* index)] = processor.xmm[index] }
+        for index in 0..<32 {
+            self[Field<UInt64>(0x470 &+ 8 &* index)] = processor.xmm[index]
+            self[Field<UInt64>(0x570 &+ 8 &* index)] = processor.ymmUpper[index]
+        }
     }
 
     /// The state that VMRUN enters the guest with.
@@ -77,7 +80,10 @@ extension VMSA {
             state.x87Significand[index] = self[Field<UInt64>(0x420 &+ 8 &* index)]
             state.x87Exponent[index] = self[Field<UInt16>(0x460 &+ 2 &* index)]
         }
-        for index in 0..<32 { state.xmm[index] = self[Field<UInt64>(0x470 &+ 8 &* index)] }
+        for index in 0..<32 {
+            state.xmm[index] = self[Field<UInt64>(0x470 &+ 8 &* index)]
+            state.ymmUpper[index] = self[Field<UInt64>(0x570 &+ 8 &* index)]
+        }
         return state
     }
 

@@ -22,12 +22,18 @@ public final class Processor {
         public var physicalAddressBits = 48
         /// CR4 bits that CPUID announces beyond the ones every such processor has: UMIP, LA57, PCIDE, SMEP, SMAP, PKE.
         public var announcedCR4: UInt64 = 0
+        /// The instruction groups that exist.
+        public var features = ProcessorFeatures.milan
         public init() {}
     }
 
     let s: CPU
     let memory: any ProcessorMemory
     let configuration: Configuration
+    /// The instruction groups that exist; decoded code is forgotten when they change.
+    public var features: ProcessorFeatures {
+        didSet { if features != oldValue { forgetAllCode() } }
+    }
     let cBitMask: UInt64
     let physicalMask: UInt64
 
@@ -92,6 +98,7 @@ public final class Processor {
     public init(memory: any ProcessorMemory, configuration: Configuration) {
         self.memory = memory
         self.configuration = configuration
+        features = configuration.features
         cBitMask = configuration.cBit.map { 1 << UInt64($0 & 63) } ?? 0
         physicalMask = ((1 << UInt64(min(max(configuration.physicalAddressBits, 32), 52))) - 1) & ~cBitMask
         s = .allocate(capacity: 1)

@@ -90,6 +90,8 @@ public struct ProcessorState: Equatable, Sendable {
     public var x87Exponent: [8 of UInt16] = .init(repeating: 0)
     /// XMM0…XMM15, low quadword first.
     public var xmm: [32 of UInt64] = .init(repeating: 0)
+    /// The upper halves of YMM0…YMM15, low quadword first.
+    public var ymmUpper: [32 of UInt64] = .init(repeating: 0)
 
     public init() {}
 
@@ -99,6 +101,7 @@ public struct ProcessorState: Equatable, Sendable {
             return true
         }
         guard same(a.generalRegisters, b.generalRegisters), same(a.xmm, b.xmm),
+            same(a.ymmUpper, b.ymmUpper),
             same(a.x87Significand, b.x87Significand), same(a.x87Exponent, b.x87Exponent)
         else { return false }
         guard a.rip == b.rip, a.rflags == b.rflags, a.cs == b.cs, a.ds == b.ds, a.es == b.es, a.fs == b.fs,

@@ -380,7 +380,7 @@ import X86Defs
                 "dbe3d9e8d9eb480fae07dbe3660fefdbc78700020000801f00000fae9700020000480fae0f480fae8700040000f4"))
         #expect(exit == .halt)
         #expect(g.data(0) & 0xffff_ffff_ffff == 0x00c0_3000_037f)
-        #expect(g.data(24) == 0x0000_ffff_0000_1fa0)
+        #expect(g.data(24) == 0x0002_ffff_0000_1fa0)
         #expect(g.data(32) == 0xc90f_daa2_2168_c235)
         #expect(g.data(40) == 0x4000)
         #expect(g.data(48) == 0x8000_0000_0000_0000)

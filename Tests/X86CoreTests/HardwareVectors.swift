@@ -62,6 +62,8 @@ func readStates(_ file: [UInt8]) -> [VectorState] {
         _ = r.word()
         var v = VectorState()
         v.state = FlatMachine.state(cpl: 3)
+        v.state.cr4 |= CR4.osxsave
+        v.state.xcr0 = 7
         while let w = r.word(), let (name, value) = field(w) {
             let number = Int(name.drop { !$0.isNumber }) ?? 0
             switch name {
@@ -82,6 +84,10 @@ func readStates(_ file: [UInt8]) -> [VectorState] {
                     let b = hexBytes(value)
                     v.state.xmm[number * 2] = littleEndian(b[0..<8])
                     v.state.xmm[number * 2 + 1] = littleEndian(b[8..<16])
+                case "y":
+                    let b = hexBytes(value)
+                    v.state.ymmUpper[number * 2] = littleEndian(b[0..<8])
+                    v.state.ymmUpper[number * 2 + 1] = littleEndian(b[8..<16])
                 default: break
                 }
             }
@@ -114,14 +120,21 @@ struct VectorReport: Sendable {
 final class VectorMachine {
     static let code: UInt64 = 0x2000_1000, data: UInt64 = 0x3000_1000
     static let codeGPA = 0x1_0000, dataGPA = 0x1_1000
-    let machine = FlatMachine()
+    let machine: FlatMachine
     let states: [VectorState]
     private var loadedData = -1
     /// Ignore what the file says: each instruction is #UD.
     var everythingIsUndefined = false
 
-    init(states: [VectorState]) {
+    /// `features` of the processor that the vectors were recorded on: an Intel one, without what only AMD has.
+    init(
+        states: [VectorState],
+        features: ProcessorFeatures = .milan.subtracting([.sse4a, .misalignedSSE, .clzero])
+    ) {
         self.states = states
+        var configuration = Processor.Configuration()
+        configuration.features = features
+        machine = FlatMachine(configuration: configuration)
         machine.map(Self.code, to: UInt64(Self.codeGPA), FlatMachine.present | FlatMachine.user)
         for page: UInt64 in 0..<2 {
             machine.map(
@@ -186,6 +199,9 @@ final class VectorMachine {
                 } else if name.hasPrefix("x") {
                     want.xmm[Int(rest)! * 2] = littleEndian(b[0..<8])
                     want.xmm[Int(rest)! * 2 + 1] = littleEndian(b[8..<16])
+                } else if name.hasPrefix("y") {
+                    want.ymmUpper[Int(rest)! * 2] = littleEndian(b[0..<8])
+                    want.ymmUpper[Int(rest)! * 2 + 1] = littleEndian(b[8..<16])
                 } else if name.hasPrefix("r") {
                     want.generalRegisters[Int(rest)!] = hexValue(value)
                 } else if name.hasPrefix("m") {
@@ -247,6 +263,7 @@ final class VectorMachine {
         compare("flags", event.rflags & flagMask, wantFlags & flagMask)
         for i in 0..<16 { compare("r\(i)", got.generalRegisters[i], want.generalRegisters[i]) }
         for i in 0..<32 { compare("x\(i / 2).\(i & 1)", got.xmm[i], want.xmm[i]) }
+        for i in 0..<32 { compare("y\(i / 2).\(i & 1)", got.ymmUpper[i], want.ymmUpper[i]) }
         for i in 0..<8 {
             compare("st\(i)", got.x87Significand[i], want.x87Significand[i])
             compare("st\(i) exponent", UInt64(got.x87Exponent[i]), UInt64(want.x87Exponent[i]))

@@ -120,4 +120,8 @@ struct x86_cpu {
     uint32_t context;          // which decoded blocks belong to this mode; 0 in 64-bit code
     uint32_t cpu_pad;
     void *_Nullable owner;     // the Swift object, unretained
+
+    // The upper halves of YMM0…15, and of xtmp: each as far behind them as the first of these is behind the first of those.
+    _Alignas(16) uint64_t ymmh[32];
+    uint64_t ytmp[4];
 };

@@ -1,8 +1,8 @@
 // The processor that the software machine has: what KVM_GET_SUPPORTED_CPUID reports and what firmware checks a CPUID
 // page against.
 //
-// Only what the CPU engine executes is shown: x86-64 without SSE3 and later, plus RDRAND and CMPXCHG16B. Software that
-// asks for less finds it; software that insists on more is told the truth.
+// Only what the CPU engine executes is shown: the instruction set of an EPYC of the Milan generation, x86-64-v3 and
+// beyond. Software that asks for less finds it; software that insists on more is told the truth.
 
 import KVMABI
 import SEVABI
@@ -49,23 +49,31 @@ extension ProcessorProfile {
         func bits(_ numbers: UInt32...) -> UInt32 { numbers.reduce(0) { $0 | 1 << $1 } }
         // FPU DE PSE TSC MSR PAE CX8 APIC SEP MTRR PGE CMOV PAT PSE36 CLFSH MMX FXSR SSE SSE2
         let features = bits(0, 2, 3, 4, 5, 6, 8, 9, 11, 12, 13, 15, 16, 17, 19, 23, 24, 25, 26)
-        // The bits of leaf 1 that AMD repeats in leaf 0x80000001, and SYSCALL NX LM.
-        let extendedFeatures = (features & 0x0183_f3ff) | bits(11, 20, 29)
+        // The bits of leaf 1 that AMD repeats in leaf 0x80000001, and SYSCALL NX MMXEXT RDTSCP LM.
+        let extendedFeatures = (features & 0x0183_f3ff) | bits(11, 20, 22, 27, 29)
         var entries: [KVMCPUIDEntry] = [
             // "AuthenticAMD"
-            leaf(0, a: 7, b: 0x6874_7541, c: 0x444d_4163, d: 0x6974_6e65),
-            // CLFLUSH line of 8 quadwords, one logical processor. CX16 x2APIC RDRAND hypervisor.
-            leaf(1, a: signature, b: 0x0001_0800, c: bits(13, 21, 30, 31), d: features),
+            leaf(0, a: 0xd, b: 0x6874_7541, c: 0x444d_4163, d: 0x6974_6e65),
+            // CLFLUSH line of 8 quadwords, one logical processor. SSE3 PCLMULQDQ SSSE3 FMA CX16 SSE4.1 SSE4.2 x2APIC MOVBE
+            // POPCNT AES XSAVE AVX F16C RDRAND hypervisor.
+            leaf(
+                1, a: signature, b: 0x0001_0800,
+                c: bits(0, 1, 9, 12, 13, 19, 20, 21, 22, 23, 25, 26, 28, 29, 30, 31), d: features),
             // ARAT: the local APIC's timer never stops.
             leaf(6, a: bits(2)),
-            leaf(7, 0),
+            // FSGSBASE BMI1 AVX2 BMI2 RDSEED ADX CLFLUSHOPT CLWB SHA; VAES VPCLMULQDQ RDPID.
+            leaf(7, 0, b: bits(0, 3, 5, 8, 18, 19, 23, 24, 29), c: bits(9, 10, 22)),
+            // XSAVE: x87, SSE, AVX; XSAVEOPT XSAVEC XGETBV1 XSAVES; where AVX lies.
+            leaf(0xd, 0, a: 7, b: 0x340, c: 0x340),
+            leaf(0xd, 1, a: bits(0, 1, 2, 3), b: 0x340),
+            leaf(0xd, 2, a: 0x100, b: 0x240),
             // "KVMKVMKVM"
             leaf(0x4000_0000, a: 0x4000_0001, b: 0x4b4d_564b, c: 0x564b_4d56, d: 0x0000_004d),
             // Both kvmclock MSR pairs, no port-0x80 delay, stable clock.
             leaf(0x4000_0001, a: bits(0, 1, 3, 24)),
             leaf(0x8000_0000, a: 0x8000_001f, b: 0x6874_7541, c: 0x444d_4163, d: 0x6974_6e65),
-            // LAHF, CR8 in legacy code.
-            leaf(0x8000_0001, a: signature, c: bits(0, 4), d: extendedFeatures),
+            // LAHF, CR8 in legacy code, LZCNT, SSE4A, misaligned SSE, PREFETCHW.
+            leaf(0x8000_0001, a: signature, c: bits(0, 4, 5, 6, 7, 8), d: extendedFeatures),
         ]
         var name = Array(brand.utf8.prefix(47))
         name += [UInt8](repeating: 0, count: 48 - name.count)
@@ -81,7 +89,8 @@ extension ProcessorProfile {
             leaf(0x8000_0006, c: 0x0200_6140),
             // Invariant TSC.
             leaf(0x8000_0007, d: bits(8)),
-            leaf(0x8000_0008, a: 0x3000 | UInt32(physicalAddressBits)),
+            // CLZERO, and FXSAVE keeps error pointers.
+            leaf(0x8000_0008, a: 0x3000 | UInt32(physicalAddressBits), b: bits(0, 2)),
             // SEV, SEV-ES, SEV-SNP, hardware cache coherency.
             leaf(
                 0x8000_001f, a: bits(1, 3, 4, 10), b: UInt32(cBitPosition) | UInt32(lostAddressBits) << 6,

@@ -153,5 +153,6 @@ extension ProcessorState {
         x87Significand = .init(repeating: 0)
         x87Exponent = .init(repeating: 0)
         xmm = .init(repeating: 0)
+        ymmUpper = .init(repeating: 0)
     }
 }

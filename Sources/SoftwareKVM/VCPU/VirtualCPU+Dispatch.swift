@@ -114,6 +114,9 @@ extension VirtualCPU {
         }
     }
 
+    /// The state as CR4 and XCR0 intercepts and the GHCB tell it even of a sealed guest.
+    private var liveState: ProcessorState { processor?.state ?? savedState }
+
     /// CPUID as the guest gets it: the VMM's entry with the bits that follow the processor's state.
     func cpuidValues(_ function: UInt32, _ subleaf: UInt32) -> (eax: UInt32, ebx: UInt32, ecx: UInt32, edx: UInt32) {
         guard let entry = cpuidEntry(function, subleaf) else { return (0, 0, 0, 0) }
@@ -122,6 +125,13 @@ extension VirtualCPU {
             // The APIC bit follows IA32_APIC_BASE.
             let isEnabled = apicBase & 0x800 != 0
             value.edx = value.edx & ~(1 << 9) | (isEnabled ? entry.edx & (1 << 9) : 0)
+            // OSXSAVE follows CR4.
+            let hasXSave = value.ecx & 1 << 26 != 0 && liveState.cr4 & CR4.osxsave != 0
+            value.ecx = value.ecx & ~(1 << 27) | (hasXSave ? 1 << 27 : 0)
+        }
+        if function == 0xd, subleaf == 0 || subleaf == 1 && value.eax & 10 != 0 {
+            // The size of the area for what is enabled now.
+            value.ebx = Self.saveAreaSize(liveState.xcr0)
         }
         return value
     }

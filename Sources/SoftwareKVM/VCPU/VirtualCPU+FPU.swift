@@ -1,4 +1,5 @@
-// x87 and SSE state: kvm_fpu, and kvm_xsave, whose first 512 bytes are FXSAVE's [APM1 11.4.4].
+// x87, SSE and AVX state: kvm_fpu, and kvm_xsave in the standard format, whose first 512 bytes are FXSAVE's
+// [APM1 11.4.4].
 //
 // For a sealed SNP vCPU the calls succeed and mean nothing: KVM does not mark its FPU state confidential. For a sealed
 // SEV-ES vCPU they fail, or, in VMs of the old ES_INIT, do nothing.
@@ -63,7 +64,8 @@ extension VirtualCPU {
         self.state = state
     }
 
-    /// Quadwords: 0 FCW FSW FTW FOP, 1 FIP, 2 FDP, 3 MXCSR and its mask, 4…19 ST, 20…51 XMM, 64 XSTATE_BV.
+    /// Quadwords: 0 FCW FSW FTW FOP, 1 FIP, 2 FDP, 3 MXCSR and its mask, 4…19 ST, 20…51 XMM, 64 XSTATE_BV, 72…103 the upper
+    /// halves of YMM.
     var xsave: KVMXSave {
         var value = KVMXSave()
         if isSealedByOldRules { return value }
@@ -71,13 +73,14 @@ extension VirtualCPU {
             UInt64(state.fcw) | UInt64(state.fsw) << 16 | UInt64(state.ftw) << 32 | UInt64(state.fop) << 48
         value.region[1] = state.fip
         value.region[2] = state.fdp
-        value.region[3] = UInt64(state.mxcsr) | 0xffff << 32
+        value.region[3] = UInt64(state.mxcsr) | 0x2_ffff << 32
         for register in 0..<8 {
             value.region[4 + 2 * register] = state.x87Significand[register]
             value.region[5 + 2 * register] = UInt64(state.x87Exponent[register])
         }
         for word in 0..<32 { value.region[20 + word] = state.xmm[word] }
-        value.region[64] = 3
+        for word in 0..<32 { value.region[72 + word] = state.ymmUpper[word] }
+        value.region[64] = 7
         return value
     }
 
@@ -85,9 +88,9 @@ extension VirtualCPU {
         try requireReachableFPU()
         if isSealed { return }
         let components = value.region[64]
-        if components & ~3 != 0 { throw .EINVAL }
+        if components & ~7 != 0 { throw .EINVAL }
         let mxcsr = UInt32(truncatingIfNeeded: value.region[3])
-        if components & 2 != 0 && mxcsr & ~0xffff != 0 { throw .EINVAL }
+        if components & 2 != 0 && mxcsr & ~0x2_ffff != 0 { throw .EINVAL }
         var state = state
         let initial = ProcessorState()
         // A component whose bit is clear is in its initial configuration.
@@ -118,6 +121,11 @@ extension VirtualCPU {
         } else {
             state.mxcsr = initial.mxcsr
             state.xmm = initial.xmm
+        }
+        if components & 4 != 0 {
+            for word in 0..<32 { state.ymmUpper[word] = value.region[72 + word] }
+        } else {
+            state.ymmUpper = initial.ymmUpper
         }
         self.state = state
     }

@@ -160,8 +160,11 @@ extension VirtualCPU {
         } else if value.efer & 0x400 != 0 || value.cs.l != 0 {
             return false
         }
-        // VME PVI TSD DE PSE PAE MCE PGE PCE OSFXSR OSXMMEXCPT: this machine has none of the later ones.
-        if value.cr4 & ~0x7ff != 0 { return false }
+        // VME PVI TSD DE PSE PAE MCE PGE PCE OSFXSR OSXMMEXCPT, and what CPUID announces.
+        var knownCR4: UInt64 = 0x7ff
+        if announcedFeatures.contains(.xsave) { knownCR4 |= CR4.osxsave }
+        if announcedFeatures.contains(.fsgsbase) { knownCR4 |= CR4.fsgsbase }
+        if value.cr4 & ~knownCR4 != 0 { return false }
         if value.cr0 >> 32 != 0 { return false }
         if value.cr0 & 0x2000_0000 != 0 && value.cr0 & 0x4000_0000 == 0 { return false }
         return !(paging && value.cr0 & 1 == 0)
@@ -173,9 +176,9 @@ extension VirtualCPU {
         try requireReachableState()
         if value.count > 16 || value.flags != 0 { throw .EINVAL }
         for position in 0..<Int(value.count) where value.xcrs[position].xcr == 0 {
-            // Without XSAVE only x87, and SSE with it, can be enabled.
+            // Without XSAVE only x87, and SSE with it, can be enabled; AVX only with SSE.
             let xcr0 = value.xcrs[position].value
-            guard xcr0 & 1 != 0, xcr0 & ~3 == 0 else { throw .EINVAL }
+            guard xcr0 & 1 != 0, xcr0 & ~supportedXCR0 == 0, xcr0 & 6 != 4 else { throw .EINVAL }
             var state = state
             state.xcr0 = xcr0
             self.state = state

@@ -149,6 +149,8 @@ package final class VirtualCPU: @unchecked Sendable {
         if let processor { return mayEnter ? processor : nil }
         var configuration = Processor.Configuration()
         configuration.physicalAddressBits = Int(vm.kernel.configuration.profile.physicalAddressBits)
+        // Hardware cannot hide instructions from a guest without CPUID; one with CPUID has what it says.
+        if !cpuid.isEmpty { configuration.features = announcedFeatures }
         var state = savedState
         var asid: UInt32 = 0
         if isSNP {

@@ -42,6 +42,12 @@ struct Decoder {
     var used = 0
 
     // The instruction being decoded.
+    /// VEX: present, L, pp, and vvvv as a register number.
+    var vex = false
+    var vexL = false
+    var vexPP: UInt8 = 0
+    var vvvv = 0
+    var modRMPosition = 0
     var start = 0
     var position = 0
     var overrun = false
@@ -348,6 +354,9 @@ struct Decoder {
         immediateFixup = -1
         modrm = 0
         hadModRM = false
+        vex = false
+        vexL = false
+        vvvv = 0
         var opcode = byte()
         prefixes: while !overrun {
             switch opcode {

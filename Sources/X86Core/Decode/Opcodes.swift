@@ -121,8 +121,9 @@ extension Decoder {
         case 0x9d:
             emitPopToTemporary()
             emitSystem(.popf, dst: Slot.tmp(0), imm: operand16 ? 2 : 8, ends: true)
-        case 0x9e: emitSystem(.sahf)
-        case 0x9f: emitSystem(.lahf)
+        case 0x9e, 0x9f:
+            guard has(.lahf) else { return undefined() }
+            emitSystem(opcode == 0x9e ? .sahf : .lahf)
         case 0xa0, 0xa1:
             let size = opcode == 0xa0 ? 0 : operandSize
             readOffset()
@@ -171,6 +172,7 @@ extension Decoder {
             emit(Handler.aluRI &+ 3 &* 2 &+ 1, dst: Slot.rsp, imm: 8 &+ release)
             emit(Handler.jumpIndirect, dst: Slot.tmp(0))
             ended = true
+        case 0xc4, 0xc5: decodeVEX(opcode)
         case 0xc6, 0xc7:
             readModRM()
             guard regField == 0 else { return undefined() }
@@ -253,7 +255,7 @@ extension Decoder {
             readModRM()
             group5()
         default:
-            // 06 07 0E 16 17 1E 1F 27 2F 37 3F 60-62 82 9A C4 C5 CE D4-D6 EA: invalid, or VEX/EVEX, which is hidden.
+            // 06 07 0E 16 17 1E 1F 27 2F 37 3F 60-62 82 9A CE D4-D6 EA: invalid, or EVEX, which does not exist here.
             undefined()
         }
     }

@@ -126,16 +126,16 @@ extension Decoder {
             extend(from: Int(opcode & 1), to: operandSize, signed: opcode >= 0xbe)
         case 0xb8:
             readModRM()
-            guard repeatPrefix == 0xf3 else { return undefined() }
+            guard repeatPrefix == 0xf3, has(.popcnt) else { return undefined() }
             let size = operandSize
             let source = rmValue(size)
             emit(Handler.popcnt &+ size &- 1, dst: regSlot(size), src: source)
-        case 0xbc, 0xbd:
-            // With F3 these are TZCNT and LZCNT where announced; hidden, they act as BSF and BSR.
+        case 0x38, 0x3a:
+            let third = byte()
             readModRM()
-            let size = operandSize
-            let source = rmValue(size)
-            emit(Handler.scan &+ (opcode == 0xbd ? 3 : 0) &+ size &- 1, dst: regSlot(size), src: source)
+            guard !overrun else { return }
+            opcode == 0x38 ? decodeSIMD38(third, opcodePrefix) : decodeSIMD3A(third, opcodePrefix)
+        case 0xbc, 0xbd: decodeBitScan(opcode)
         case 0xc0, 0xc1:
             readModRM()
             let size = opcode == 0xc0 ? 0 : operandSize
@@ -251,7 +251,7 @@ extension Decoder {
             case 0xef where opcodePrefix == .none: return emitSystem(.wrpkru)
             case 0xd9: return emitSystem(repeatPrefix != 0 ? .vmgexit : .vmmcall, ends: true)
             case 0xf8: return emitSystem(.swapgs)
-            case 0xf9: return undefined()  // RDTSCP is not announced.
+            case 0xd0, 0xd1, 0xf9, 0xfc: return decodeExtendedGroup7()
             case 0xfe where repeatPrefix == 0xf3: return emitSystem(.rmpadjust)
             case 0xff where repeatPrefix == 0xf2: return emitSystem(.pvalidate)
             default: break
@@ -287,18 +287,19 @@ extension Decoder {
 
     private mutating func group9() {
         if isRegister {
-            guard regField >= 6, repeatPrefix == 0 else { return undefined() }
-            return emitSystem(
-                regField == 6 ? .rdrand : .undefined, dst: rmSlot(3), imm: 1 &<< UInt64(operandSize),
-                ends: regField == 7)
+            if regField == 7, repeatPrefix == 0xf3 { return decodeReadProcessorID() }
+            guard regField >= 6, repeatPrefix == 0, has(regField == 6 ? .rdrand : .rdseed) else { return undefined() }
+            return emitSystem(regField == 6 ? .rdrand : .rdseed, dst: rmSlot(3), imm: 1 &<< UInt64(operandSize))
         }
-        guard regField == 1 else { return undefined() }
+        if regField >= 3, regField <= 5 { return decodeExtendedGroup9() }
+        guard regField == 1, rex & 8 == 0 || has(.cmpxchg16b) else { return undefined() }
         emitAddressed(rex & 8 != 0 ? .cmpxchg16b : .cmpxchg8b)
     }
 
     private mutating func group15() {
         if isRegister {
-            // LFENCE, MFENCE, SFENCE; with F3 FSGSBASE, which is not announced.
+            if repeatPrefix == 0xf3, regField < 4 { return decodeSegmentBase() }
+            // LFENCE, MFENCE, SFENCE.
             guard regField >= 5, repeatPrefix == 0 else { return undefined() }
             effect = .transparent
             return emit(Handler.nop)
@@ -309,11 +310,12 @@ extension Decoder {
             emitAddressed(regField == 0 ? .fxsave : .fxrstor, imm: rex & 8 != 0 ? 1 : 0)
         case 2, 3: decodeMXCSR()
         case 6 where prefix66 && repeatPrefix == 0:
-            emitAddressed(.flushLine)  // CLWB.
+            guard has(.clwb) else { return undefined() }
+            emitAddressed(.flushLine)
         case 7:
-            guard repeatPrefix == 0 else { return undefined() }
+            guard repeatPrefix == 0, !prefix66 || has(.clflushopt) else { return undefined() }
             emitAddressed(.flushLine)  // CLFLUSH, and CLFLUSHOPT with 66.
-        default: undefined()  // XSAVE family: not announced.
+        default: decodeExtendedState()
         }
     }
 }

@@ -1,4 +1,4 @@
-// SSE, SSE2 and MMX opcodes of the two-byte map [APM3 A.1], by mandatory prefix. What came after SSE2 is hidden: #UD.
+// SSE to SSE3, SSE4A and MMX opcodes of the two-byte map [APM3 A.1], by mandatory prefix.
 
 import CX86State
 
@@ -18,17 +18,17 @@ extension Decoder {
 
     func vectorSlot(_ register: Int) -> UInt16 { Slot.xmm0 &+ UInt16(truncatingIfNeeded: register &* 16) }
 
-    /// The r/m operand as a slot: a register, or `xtmp` loaded from 16 aligned bytes.
+    /// The r/m operand as a slot: a register, or `xtmp` loaded from 16 aligned bytes (with VEX: of any alignment, or 32).
     mutating func vectorOperand() -> UInt16 {
         if isRegister { return vectorSlot(rm) }
-        emitMemory(Handler.vectorLoad &+ 3, dst: Slot.xtmp)
+        emitMemory(vex ? Handler.vexLoad &+ (vexL ? 6 : 4) : Handler.vectorLoad &+ 4, dst: Slot.xtmp)
         return Slot.xtmp
     }
 
     /// The r/m operand as a slot: a register, or `xtmp` loaded from 4 or 8 bytes.
     mutating func scalarOperand(wide: Bool) -> UInt16 {
         if isRegister { return vectorSlot(rm) }
-        emitMemory(Handler.vectorLoad &+ (wide ? 1 : 0), dst: Slot.xtmp)
+        emitMemory((vex ? Handler.vexLoad &+ 2 : Handler.vectorLoad) &+ (wide ? 1 : 0), dst: Slot.xtmp)
         return Slot.xtmp
     }
 
@@ -55,6 +55,9 @@ extension Decoder {
             let wide = prefix == .p66
             emitVector(opcode == 0x14 ? (wide ? .punpcklqdq : .punpckldq) : (wide ? .punpckhqdq : .punpckhdq))
         case 0x2b:
+            if !isRegister, prefix == .pF3 || prefix == .pF2, has(.sse4a) {
+                return emitMemory(Handler.vectorStore &+ (prefix == .pF2 ? 1 : 0), src: vectorSlot(reg))
+            }
             guard !isRegister, prefix == .none || prefix == .p66 else { return undefined() }
             emitMemory(Handler.vectorStore &+ 3, src: vectorSlot(reg))
         case 0x50:
@@ -67,6 +70,13 @@ extension Decoder {
         case 0x6e, 0x7e: decodeMOVD(opcode, prefix)
         case 0x70: decodeShuffle(prefix)
         case 0x71...0x73: decodeImmediateShift(opcode, prefix)
+        case 0x78, 0x79: decodeBitFieldMove(opcode, prefix)
+        case 0xf0:
+            guard prefix == .pF2, !isRegister, has(.sse3) else { return undefined() }
+            emitMemory(Handler.vectorLoad &+ 2, dst: vectorSlot(reg))
+        case 0x7c, 0x7d, 0xd0:
+            guard prefix == .p66 || prefix == .pF2, has(.sse3) else { return undefined() }
+            decodeFloat(opcode, prefix)
         case 0xc4: decodeInsertWord(prefix)
         case 0xc5:
             guard isRegister, prefix == .none || prefix == .p66 else { return undefined() }
@@ -142,8 +152,11 @@ extension Decoder {
 
     /// MOVLPS, MOVHPS, MOVLPD, MOVHPD, MOVHLPS, MOVLHPS.
     private mutating func decodeHalfMove(_ opcode: UInt8, _ prefix: OpcodePrefix) {
-        guard prefix == .none || prefix == .p66 else { return undefined() }  // MOVSLDUP and kin: SSE3.
         let high = opcode & 4 != 0
+        if prefix == .pF3 || prefix == .pF2 {
+            guard has(.sse3), opcode & 1 == 0, !(prefix == .pF2 && high) else { return undefined() }
+            return decodeDuplicate(high: high, doubles: prefix == .pF2)
+        }
         if opcode & 1 != 0 {
             guard !isRegister else { return undefined() }
             return emitMemory(Handler.vectorStore &+ 1, src: vectorSlot(reg) &+ (high ? 8 : 0))
@@ -236,7 +249,7 @@ extension Decoder {
     }
 
     /// MASKMOVDQU and MASKMOVQ store to [rDI].
-    private mutating func decodeMaskedMove(_ prefix: OpcodePrefix) {
+    mutating func decodeMaskedMove(_ prefix: OpcodePrefix) {
         memory = MemoryOperand()
         memory.base = Slot.gpr(7)
         let wide = prefix == .p66
@@ -251,6 +264,20 @@ extension Decoder {
         emitSystem(
             .maskedMove, dst: Slot.tmp(0), base: wide ? vectorSlot(reg) : mmxSlot(regField), scale: wide ? 16 : 8,
             imm: UInt64(wide ? vectorSlot(rm) : mmxSlot(rm & 7)))
+    }
+
+    /// EXTRQ and INSERTQ (SSE4A): length and index as immediates or from the second register.
+    private mutating func decodeBitFieldMove(_ opcode: UInt8, _ prefix: OpcodePrefix) {
+        guard has(.sse4a), isRegister, prefix == .p66 || prefix == .pF2 else { return undefined() }
+        guard opcode == 0x79 else {
+            guard prefix == .pF2 || regField == 0 else { return undefined() }
+            let target = vectorSlot(prefix == .p66 ? rm : reg), source = vectorSlot(rm)
+            let length = UInt64(byte() & 63), index = UInt16(byte() & 63)
+            return emitSIMD(
+                prefix == .p66 ? .extractField : .insertField, dst: target, b: source, third: index, imm: length)
+        }
+        emitSIMD(
+            prefix == .p66 ? .extractField : .insertField, dst: vectorSlot(reg), b: vectorSlot(rm), imm: 0x80)
     }
 
     private mutating func decodePackedInteger(_ opcode: UInt8, _ prefix: OpcodePrefix) {

@@ -5,6 +5,10 @@ import CX86State
 extension Decoder {
     /// The executor decodes the opcode itself; memory operands come as an address.
     mutating func decodeX87(_ opcode: UInt8) {
+        // FISTTP came with SSE3.
+        if !isRegister, regField == 1, opcode == 0xdb || opcode == 0xdd || opcode == 0xdf, !has(.sse3) {
+            return undefined()
+        }
         let code = UInt64(opcode) | UInt64(modrm) &<< 8 | (operand16 ? 0x100_0000 : 0)
         if isRegister { return emit(Handler.x87, imm: code) }
         let onStack = memory.isOnStack

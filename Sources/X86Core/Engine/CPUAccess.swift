@@ -20,6 +20,8 @@ enum Slot {
     static let xmm0 = UInt16(MemoryLayout<x86_cpu>.offset(of: \.xmm)!)
     static let mm0 = UInt16(MemoryLayout<x86_cpu>.offset(of: \.st_mantissa)!)
     static let xtmp = UInt16(MemoryLayout<x86_cpu>.offset(of: \.xtmp)!)
+    /// From a vector register's slot to that of its upper half.
+    static let upper = UInt16(MemoryLayout<x86_cpu>.offset(of: \.ymmh)! - MemoryLayout<x86_cpu>.offset(of: \.xmm)!)
 }
 
 @inline(__always)

@@ -42,6 +42,9 @@ extension Processor {
             withUnsafeBytes(of: c.xmm) { x in
                 for i in 0..<32 { v.xmm[i] = x.load(fromByteOffset: i &* 8, as: UInt64.self) }
             }
+            withUnsafeBytes(of: c.ymmh) { x in
+                for i in 0..<32 { v.ymmUpper[i] = x.load(fromByteOffset: i &* 8, as: UInt64.self) }
+            }
             return v
         }
         set {
@@ -89,6 +92,9 @@ extension Processor {
             s.pointee.rip = linearInstruction(v.rip)
             pendingDebug = 0
             updateBreakpoints()
+            withUnsafeMutableBytes(of: &s.pointee.ymmh) { x in
+                for i in 0..<32 { x.storeBytes(of: v.ymmUpper[i], toByteOffset: i &* 8, as: UInt64.self) }
+            }
             s.pointee.shadow = 0
             injected = nil
             completedIO = nil

@@ -63,7 +63,10 @@ extension Processor {
             let known =
                 CR4.vme | CR4.pvi | CR4.tsd | CR4.de | CR4.pse | CR4.pae | CR4.mce | CR4.pge | CR4.pce | CR4.osfxsr
                 | CR4.osxmmexcpt | configuration.announcedCR4
-            guard value & ~known == 0, value & CR4.pae != 0 || !isLongModeActive else { return gp() }
+            var mayBeSet = known
+            if features.contains(.xsave) { mayBeSet |= CR4.osxsave }
+            if features.contains(.fsgsbase) { mayBeSet |= CR4.fsgsbase }
+            guard value & ~mayBeSet == 0, value & CR4.pae != 0 || !isLongModeActive else { return gp() }
             let old = s.pointee.cr4
             if (old ^ value) & CR4.la57 != 0, isLongModeActive { return gp() }
             if value & ~old & CR4.pcide != 0, !isLongModeActive || s.pointee.cr3 & 0xfff != 0 { return gp() }

@@ -42,7 +42,7 @@ extension Processor {
             guard let v: UInt64 = read(a &+ UInt64(i &* 8), user: userMode, at: rip) else { return false }
             image.append(v)
         }
-        guard image[3] & 0xffff_0000 == 0 else {
+        guard UInt32(truncatingIfNeeded: image[3]) & ~mxcsrMask == 0 else {
             prepareException(13, error: 0, at: rip)  // Reserved MXCSR bits.
             return false
         }
@@ -59,7 +59,7 @@ extension Processor {
             | UInt64(c.pointee.fop) &<< 48
         q[1] = wide ? c.pointee.fip : c.pointee.fip & 0xffff_ffff
         q[2] = wide ? c.pointee.fdp : c.pointee.fdp & 0xffff_ffff
-        q[3] = UInt64(c.pointee.mxcsr) | 0x0000_ffff &<< 32
+        q[3] = UInt64(c.pointee.mxcsr) | UInt64(mxcsrMask) &<< 32
         let top = Int(c.pointee.fsw &>> 11) & 7
         for i in 0..<8 {
             let p = (top &+ i) & 7
@@ -80,7 +80,7 @@ extension Processor {
         c.pointee.fop = UInt16(truncatingIfNeeded: q[0] &>> 48) & 0x7ff
         c.pointee.fip = wide ? q[1] : q[1] & 0xffff_ffff
         c.pointee.fdp = wide ? q[2] : q[2] & 0xffff_ffff
-        c.pointee.mxcsr = UInt32(truncatingIfNeeded: q[3]) & 0xffff
+        c.pointee.mxcsr = UInt32(truncatingIfNeeded: q[3]) & mxcsrMask
         let top = Int(c.pointee.fsw &>> 11) & 7
         for i in 0..<8 {
             let p = (top &+ i) & 7

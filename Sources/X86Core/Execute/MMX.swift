@@ -43,7 +43,7 @@ private func performMMX(_ s: CPU, _ ip: IP) -> Bool {
 
 /// One copy of the whole switch, for rare callers.
 @inline(never)
-private func vectorOperationByNumber(_ op: VectorOperation, _ a: Vector, _ b: Vector) -> Vector {
+func vectorOperationByNumber(_ op: VectorOperation, _ a: Vector, _ b: Vector) -> Vector {
     vectorOperation(op, a, b)
 }
 
@@ -93,6 +93,13 @@ extension Processor {
             imm != 0 ? put(s, Slot.gpr(rm), v) : put(s, Slot.gpr(rm), UInt32(truncatingIfNeeded: v))
         case 0x6f: putMMX(register, get(s, u.src))
         case 0x7f: putMMX(rm, mantissa(register))
+        case 0x38:
+            putMMX(
+                register,
+                laterMMX(SIMDOperation(rawValue: UInt16(imm)).unsafelyUnwrapped, mantissa(register), get(s, u.src)))
+        case 0x3a:
+            let both = Vector(get(s, u.src), mantissa(register))
+            putMMX(register, shuffle(.psrldq, both, both, imm).x)
         case 0xe7: break  // A store has been done.
         case 0x70: putMMX(register, shuffle(.pshuflw, Vector(), Vector(get(s, u.src), 0), imm).x)
         case 0x71...0x73:
@@ -134,6 +141,15 @@ extension Processor {
             putMMX(register, r)
         }
         return true
+    }
+
+    /// SSSE3 on 64 bits.
+    private func laterMMX(_ op: SIMDOperation, _ a: UInt64, _ b: UInt64) -> UInt64 {
+        switch op {
+        case .phaddw, .phaddd, .phaddsw, .phsubw, .phsubd, .phsubsw: return laneOperation(op, Vector(a, b), Vector()).x
+        case .pshufb: return laneOperation(op, Vector(a, 0), Vector(b & 0x8787_8787_8787_8787, 0)).x
+        default: return laneOperation(op, Vector(a, 0), Vector(b, 0)).x
+        }
     }
 
     /// MASKMOVDQU and MASKMOVQ: `dst` holds the address, `base` is the slot of the data, `imm` that of the mask.

@@ -29,6 +29,7 @@ extension Processor {
         case 0x175: return c.sysenter_esp
         case 0x176: return c.sysenter_eip
         case 0x277: return c.pat
+        case 0xda0: return features.contains(.xsaves) ? c.xss : nil
         case 0xc000_0080: return c.efer
         case 0xc000_0081: return c.star
         case 0xc000_0082: return c.lstar
@@ -59,6 +60,10 @@ extension Processor {
                 if type > 7 || type == 2 || type == 3 { return .refused }
             }
             s.pointee.pat = value
+        case 0xda0:
+            // No supervisor components.
+            guard features.contains(.xsaves) else { return .foreign }
+            guard value == 0 else { return .refused }
         case 0xc000_0080:
             let known = EFER.sce | EFER.lme | EFER.lma | EFER.nxe | EFER.svme
             guard value & ~known == 0 else { return .refused }

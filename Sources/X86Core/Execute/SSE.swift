@@ -65,10 +65,12 @@ func vectorStoreScalar<T: Word>(_ s: CPU, _ ip: IP, _ type: T.Type) {
 }
 
 @inline(__always)
-func vectorLoad(_ s: CPU, _ ip: IP, aligned: Bool) {
+func vectorLoad(_ s: CPU, _ ip: IP, _ alignment: VectorAlignment) {
     guard sseIsOn(s) else { return sseIsOff(s, ip) }
     let a = address(s, ip)
-    if aligned, a & 15 != 0 { return misaligned(s, ip) }
+    if alignment != .none, a & 15 != 0, alignment == .always || s.pointee.mxcsr & 1 &<< 17 == 0 {
+        return misaligned(s, ip)
+    }
     guard let p = readable(s, a, as: Vector.self) else { return slowRead(s, ip, a, 16) }
     putVector(s, ip.pointee.dst, p.loadUnaligned(as: Vector.self))
     next(s, ip)

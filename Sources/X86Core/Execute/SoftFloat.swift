@@ -263,6 +263,51 @@ extension FloatStatus {
         return round(negative, exponent, product, format)
     }
 
+    /// a × b + c, rounded once; for formats of up to 53 bits.
+    mutating func multiplyAdd(_ a: SoftNumber, _ b: SoftNumber, _ c: SoftNumber, _ format: FloatFormat) -> SoftNumber {
+        if a.isInfinite && b.isZero || a.isZero && b.isInfinite { return invalid() }
+        let negative = a.negative != b.negative
+        if a.isInfinite || b.isInfinite {
+            if c.isInfinite, c.negative != negative { return invalid() }
+            noteDenormals(a, b)
+            noteDenormals(c, c)
+            return .infinity(negative)
+        }
+        noteDenormals(a, b)
+        noteDenormals(c, c)
+        if c.isInfinite { return c }
+        if a.isZero || b.isZero {
+            if c.isZero { return .zero(negative == c.negative ? negative : rounding == 1) }
+            return round(c, format)
+        }
+        // The exact product, its top bit at 126: one bit of room for the sum. Its low 20 bits are zero.
+        var product = UInt128(a.significand) &* UInt128(b.significand)
+        var exponent = a.exponent &+ b.exponent &+ 1
+        if product.leadingZeroBitCount != 0 {
+            product = product &<< 1
+            exponent = exponent &- 1
+        }
+        if c.isZero { return round(negative, exponent, product, format) }
+        product = product &>> 1
+        var addend = UInt128(c.significand) &<< 63
+        if exponent >= c.exponent {
+            addend = addend.shiftedRightJamming(exponent &- c.exponent)
+        } else {
+            product = product.shiftedRightJamming(c.exponent &- exponent)
+            exponent = c.exponent
+        }
+        if negative == c.negative {
+            let sum = product &+ addend
+            let shift = sum.leadingZeroBitCount
+            return round(negative, exponent &+ 1 &- shift, sum &<< UInt128(shift), format)
+        }
+        if product == addend { return .zero(rounding == 1) }
+        let difference = product > addend ? product &- addend : addend &- product
+        let shift = difference.leadingZeroBitCount
+        return round(
+            product > addend ? negative : c.negative, exponent &+ 1 &- shift, difference &<< UInt128(shift), format)
+    }
+
     mutating func divide(_ a: SoftNumber, _ b: SoftNumber, _ format: FloatFormat) -> SoftNumber {
         if a.isInfinite && b.isInfinite || a.isZero && b.isZero { return invalid() }
         let negative = a.negative != b.negative

@@ -36,6 +36,9 @@ extension Processor {
         case (0xdd, 2), (0xdd, 3): return storeReal(a, wide: true, pop: op == 3, at: rip)
         case (0xdb, 2), (0xdb, 3): return storeInteger(a, 4, pop: op == 3, at: rip)
         case (0xdf, 2), (0xdf, 3): return storeInteger(a, 2, pop: op == 3, at: rip)
+        case (0xdb, 1): return storeInteger(a, 4, pop: true, truncating: true, at: rip)
+        case (0xdd, 1): return storeInteger(a, 8, pop: true, truncating: true, at: rip)
+        case (0xdf, 1): return storeInteger(a, 2, pop: true, truncating: true, at: rip)
         case (0xdf, 7): return storeInteger(a, 8, pop: true, at: rip)
         case (0xdb, 7): return storeExtended(a, at: rip)
         case (0xdf, 6): return storeDecimal(a, at: rip)
@@ -124,14 +127,16 @@ extension Processor {
         }
     }
 
-    /// FIST and FISTP.
-    private func storeInteger(_ a: UInt64, _ byteCount: Int, pop: Bool, at rip: UInt64) -> Bool {
+    /// FIST, FISTP and FISTTP.
+    private func storeInteger(
+        _ a: UInt64, _ byteCount: Int, pop: Bool, truncating: Bool = false, at rip: UInt64
+    ) -> Bool {
         let width = byteCount &* 8
         var v: Int64 = .min &>> Int64(64 &- width)
         var status = x87Status
         let stack = isEmpty(0)
         if !stack {
-            if let r = status.integer(readST(0), width: width, truncating: false) {
+            if let r = status.integer(readST(0), width: width, truncating: truncating) {
                 v = r
             } else {
                 status.flags |= FloatFlag.invalid

@@ -21,6 +21,8 @@ pmaxub pandn pavgb psraw psrad pavgw pmulhuw pmulhw psubsb psubsw pminsw por pad
 pmuludq pmaddwd psadbw psubb psubw psubd psubq paddb paddw paddd movss movsd movhlps movlhps movdqa""".split()
 VECTOR_SHIFT = ["psrlw", "psraw", "psllw", "psrld", "psrad", "pslld", "psrlq", "psllq"]
 FAR = {"near": "false", "far": "true"}
+ALIGN = {"128": "none", "128a": "always", "128o": "operand", "256": "none", "256a": "always"}
+VEX_WIDTH = ["8", "16", "32", "64", "128", "128a", "256", "256a"]
 NF = ["near", "far"]
 
 
@@ -105,10 +107,21 @@ families = [
     ("vectorRR", [VECTOR], lambda o: f"vectorRR(s, ip, .{o})"),
     ("vectorRI", [VECTOR_SHIFT], lambda o: f"vectorRI(s, ip, .{o})"),
     ("shuffle", [["pshufd", "pshuflw", "pshufhw", "shufps", "shufpd", "psrldq", "pslldq"]], lambda o: f"shuffleRR(s, ip, .{o})"),
-    ("vectorLoad", [["32", "64", "128", "128a"]],
-     lambda w: f"vectorLoadScalar(s, ip, {W[w]})" if w in W else f"vectorLoad(s, ip, aligned: {'true' if w == '128a' else 'false'})"),
+    # 128a: a move that insists on its boundary; 128o: an operand, for which MXCSR.MM can lift that.
+    ("vectorLoad", [["32", "64", "128", "128a", "128o", "8", "16"]],
+     lambda w: f"vectorLoadScalar(s, ip, {W[w]})" if w in W else f"vectorLoad(s, ip, .{ALIGN[w]})"),
     ("vectorStore", [["32", "64", "128", "128a"]],
      lambda w: f"vectorStoreScalar(s, ip, {W[w]})" if w in W else f"vectorStore(s, ip, aligned: {'true' if w == '128a' else 'false'})"),
+    # With a VEX prefix: AVX's checks, and the rest of the register is cleared.
+    ("vexLoad", [VEX_WIDTH],
+     lambda w: f"vexLoadScalar(s, ip, {W[w]})" if w in W else f"vexLoad(s, ip, .{ALIGN[w]}, wide: {'true' if w[0] == '2' else 'false'})"),
+    ("vexStore", [VEX_WIDTH],
+     lambda w: f"vexStoreScalar(s, ip, {W[w]})" if w in W else f"vexStore(s, ip, .{ALIGN[w]}, wide: {'true' if w[0] == '2' else 'false'})"),
+    ("simd", [], lambda: "simdInstruction(s, ip)"),
+    ("vexCheck", [], lambda: "vexCheck(s, ip)"),
+    ("bitField", [], lambda: "bitFieldInstruction(s, ip)"),
+    ("tzcnt", [["16", "32", "64"]], lambda w: f"countZeros(s, ip, {W[w]}, leading: false)"),
+    ("lzcnt", [["16", "32", "64"]], lambda w: f"countZeros(s, ip, {W[w]}, leading: true)"),
     ("vectorFromRegister", [["32", "64"]], lambda w: f"vectorFromRegister(s, ip, {W[w]})"),
     ("vectorToRegister", [["32", "64"]], lambda w: f"vectorToRegister(s, ip, {W[w]})"),
     ("moveSigns", [["bytes", "singles", "doubles"]], lambda k: f"moveSigns(s, ip, .{k})"),
@@ -119,6 +132,7 @@ families = [
     ("mmxCheck", [], lambda: "floatingInstruction(s, ip, .mmxCheck)"),
     ("mmx", [], lambda: "floatingInstruction(s, ip, .mmx)"),
     ("x87", [], lambda: "floatingInstruction(s, ip, .x87)"),
+    ("extended", [], lambda: "extendedInstruction(s, ip)"),
     # Rare instructions, and the engine's own.
     ("system", [], lambda: "systemInstruction(s, ip)"),
     ("after", [], lambda: "afterBounce(s, ip)"),

@@ -69,23 +69,31 @@ enum Handler {
     static let vectorRI = 1232
     static let shuffle = 1240
     static let vectorLoad = 1247
-    static let vectorStore = 1251
-    static let vectorFromRegister = 1255
-    static let vectorToRegister = 1257
-    static let moveSigns = 1259
-    static let insertWord = 1262
-    static let extractWord = 1263
-    static let sseCheck = 1264
-    static let sseFloat = 1265
-    static let mmxCheck = 1266
-    static let mmx = 1267
-    static let x87 = 1268
-    static let system = 1269
-    static let after = 1270
-    static let resume = 1271
-    static let stale = 1272
-    static let forward = 1273
-    static let count = 1274
+    static let vectorStore = 1254
+    static let vexLoad = 1258
+    static let vexStore = 1266
+    static let simd = 1274
+    static let vexCheck = 1275
+    static let bitField = 1276
+    static let tzcnt = 1277
+    static let lzcnt = 1280
+    static let vectorFromRegister = 1283
+    static let vectorToRegister = 1285
+    static let moveSigns = 1287
+    static let insertWord = 1290
+    static let extractWord = 1291
+    static let sseCheck = 1292
+    static let sseFloat = 1293
+    static let mmxCheck = 1294
+    static let mmx = 1295
+    static let x87 = 1296
+    static let extended = 1297
+    static let system = 1298
+    static let after = 1299
+    static let resume = 1300
+    static let stale = 1301
+    static let forward = 1302
+    static let count = 1303
 }
 
 @c(snpx86_aluRR_add_8_f) func h_aluRR_add_8_f(_ s: CPU, _ ip: IP) { aluRR(s, ip, .add, UInt8.self, flags: true) }
@@ -1193,12 +1201,40 @@ enum Handler {
 @c(snpx86_shuffle_pslldq) func h_shuffle_pslldq(_ s: CPU, _ ip: IP) { shuffleRR(s, ip, .pslldq) }
 @c(snpx86_vectorLoad_32) func h_vectorLoad_32(_ s: CPU, _ ip: IP) { vectorLoadScalar(s, ip, UInt32.self) }
 @c(snpx86_vectorLoad_64) func h_vectorLoad_64(_ s: CPU, _ ip: IP) { vectorLoadScalar(s, ip, UInt64.self) }
-@c(snpx86_vectorLoad_128) func h_vectorLoad_128(_ s: CPU, _ ip: IP) { vectorLoad(s, ip, aligned: false) }
-@c(snpx86_vectorLoad_128a) func h_vectorLoad_128a(_ s: CPU, _ ip: IP) { vectorLoad(s, ip, aligned: true) }
+@c(snpx86_vectorLoad_128) func h_vectorLoad_128(_ s: CPU, _ ip: IP) { vectorLoad(s, ip, .none) }
+@c(snpx86_vectorLoad_128a) func h_vectorLoad_128a(_ s: CPU, _ ip: IP) { vectorLoad(s, ip, .always) }
+@c(snpx86_vectorLoad_128o) func h_vectorLoad_128o(_ s: CPU, _ ip: IP) { vectorLoad(s, ip, .operand) }
+@c(snpx86_vectorLoad_8) func h_vectorLoad_8(_ s: CPU, _ ip: IP) { vectorLoadScalar(s, ip, UInt8.self) }
+@c(snpx86_vectorLoad_16) func h_vectorLoad_16(_ s: CPU, _ ip: IP) { vectorLoadScalar(s, ip, UInt16.self) }
 @c(snpx86_vectorStore_32) func h_vectorStore_32(_ s: CPU, _ ip: IP) { vectorStoreScalar(s, ip, UInt32.self) }
 @c(snpx86_vectorStore_64) func h_vectorStore_64(_ s: CPU, _ ip: IP) { vectorStoreScalar(s, ip, UInt64.self) }
 @c(snpx86_vectorStore_128) func h_vectorStore_128(_ s: CPU, _ ip: IP) { vectorStore(s, ip, aligned: false) }
 @c(snpx86_vectorStore_128a) func h_vectorStore_128a(_ s: CPU, _ ip: IP) { vectorStore(s, ip, aligned: true) }
+@c(snpx86_vexLoad_8) func h_vexLoad_8(_ s: CPU, _ ip: IP) { vexLoadScalar(s, ip, UInt8.self) }
+@c(snpx86_vexLoad_16) func h_vexLoad_16(_ s: CPU, _ ip: IP) { vexLoadScalar(s, ip, UInt16.self) }
+@c(snpx86_vexLoad_32) func h_vexLoad_32(_ s: CPU, _ ip: IP) { vexLoadScalar(s, ip, UInt32.self) }
+@c(snpx86_vexLoad_64) func h_vexLoad_64(_ s: CPU, _ ip: IP) { vexLoadScalar(s, ip, UInt64.self) }
+@c(snpx86_vexLoad_128) func h_vexLoad_128(_ s: CPU, _ ip: IP) { vexLoad(s, ip, .none, wide: false) }
+@c(snpx86_vexLoad_128a) func h_vexLoad_128a(_ s: CPU, _ ip: IP) { vexLoad(s, ip, .always, wide: false) }
+@c(snpx86_vexLoad_256) func h_vexLoad_256(_ s: CPU, _ ip: IP) { vexLoad(s, ip, .none, wide: true) }
+@c(snpx86_vexLoad_256a) func h_vexLoad_256a(_ s: CPU, _ ip: IP) { vexLoad(s, ip, .always, wide: true) }
+@c(snpx86_vexStore_8) func h_vexStore_8(_ s: CPU, _ ip: IP) { vexStoreScalar(s, ip, UInt8.self) }
+@c(snpx86_vexStore_16) func h_vexStore_16(_ s: CPU, _ ip: IP) { vexStoreScalar(s, ip, UInt16.self) }
+@c(snpx86_vexStore_32) func h_vexStore_32(_ s: CPU, _ ip: IP) { vexStoreScalar(s, ip, UInt32.self) }
+@c(snpx86_vexStore_64) func h_vexStore_64(_ s: CPU, _ ip: IP) { vexStoreScalar(s, ip, UInt64.self) }
+@c(snpx86_vexStore_128) func h_vexStore_128(_ s: CPU, _ ip: IP) { vexStore(s, ip, .none, wide: false) }
+@c(snpx86_vexStore_128a) func h_vexStore_128a(_ s: CPU, _ ip: IP) { vexStore(s, ip, .always, wide: false) }
+@c(snpx86_vexStore_256) func h_vexStore_256(_ s: CPU, _ ip: IP) { vexStore(s, ip, .none, wide: true) }
+@c(snpx86_vexStore_256a) func h_vexStore_256a(_ s: CPU, _ ip: IP) { vexStore(s, ip, .always, wide: true) }
+@c(snpx86_simd) func h_simd(_ s: CPU, _ ip: IP) { simdInstruction(s, ip) }
+@c(snpx86_vexCheck) func h_vexCheck(_ s: CPU, _ ip: IP) { vexCheck(s, ip) }
+@c(snpx86_bitField) func h_bitField(_ s: CPU, _ ip: IP) { bitFieldInstruction(s, ip) }
+@c(snpx86_tzcnt_16) func h_tzcnt_16(_ s: CPU, _ ip: IP) { countZeros(s, ip, UInt16.self, leading: false) }
+@c(snpx86_tzcnt_32) func h_tzcnt_32(_ s: CPU, _ ip: IP) { countZeros(s, ip, UInt32.self, leading: false) }
+@c(snpx86_tzcnt_64) func h_tzcnt_64(_ s: CPU, _ ip: IP) { countZeros(s, ip, UInt64.self, leading: false) }
+@c(snpx86_lzcnt_16) func h_lzcnt_16(_ s: CPU, _ ip: IP) { countZeros(s, ip, UInt16.self, leading: true) }
+@c(snpx86_lzcnt_32) func h_lzcnt_32(_ s: CPU, _ ip: IP) { countZeros(s, ip, UInt32.self, leading: true) }
+@c(snpx86_lzcnt_64) func h_lzcnt_64(_ s: CPU, _ ip: IP) { countZeros(s, ip, UInt64.self, leading: true) }
 @c(snpx86_vectorFromRegister_32) func h_vectorFromRegister_32(_ s: CPU, _ ip: IP) { vectorFromRegister(s, ip, UInt32.self) }
 @c(snpx86_vectorFromRegister_64) func h_vectorFromRegister_64(_ s: CPU, _ ip: IP) { vectorFromRegister(s, ip, UInt64.self) }
 @c(snpx86_vectorToRegister_32) func h_vectorToRegister_32(_ s: CPU, _ ip: IP) { vectorToRegister(s, ip, UInt32.self) }
@@ -1213,6 +1249,7 @@ enum Handler {
 @c(snpx86_mmxCheck) func h_mmxCheck(_ s: CPU, _ ip: IP) { floatingInstruction(s, ip, .mmxCheck) }
 @c(snpx86_mmx) func h_mmx(_ s: CPU, _ ip: IP) { floatingInstruction(s, ip, .mmx) }
 @c(snpx86_x87) func h_x87(_ s: CPU, _ ip: IP) { floatingInstruction(s, ip, .x87) }
+@c(snpx86_extended) func h_extended(_ s: CPU, _ ip: IP) { extendedInstruction(s, ip) }
 @c(snpx86_system) func h_system(_ s: CPU, _ ip: IP) { systemInstruction(s, ip) }
 @c(snpx86_after) func h_after(_ s: CPU, _ ip: IP) { afterBounce(s, ip) }
 @c(snpx86_resume) func h_resume(_ s: CPU, _ ip: IP) { resumeAfterBounce(s, ip) }
@@ -2342,29 +2379,58 @@ private func fill5(_ t: UnsafeMutablePointer<x86_handler>) {
     t[1248] = h_vectorLoad_64
     t[1249] = h_vectorLoad_128
     t[1250] = h_vectorLoad_128a
-    t[1251] = h_vectorStore_32
-    t[1252] = h_vectorStore_64
-    t[1253] = h_vectorStore_128
-    t[1254] = h_vectorStore_128a
-    t[1255] = h_vectorFromRegister_32
-    t[1256] = h_vectorFromRegister_64
-    t[1257] = h_vectorToRegister_32
-    t[1258] = h_vectorToRegister_64
-    t[1259] = h_moveSigns_bytes
-    t[1260] = h_moveSigns_singles
-    t[1261] = h_moveSigns_doubles
-    t[1262] = h_insertWord
-    t[1263] = h_extractWord
-    t[1264] = h_sseCheck
-    t[1265] = h_sseFloat
-    t[1266] = h_mmxCheck
-    t[1267] = h_mmx
-    t[1268] = h_x87
-    t[1269] = h_system
-    t[1270] = h_after
-    t[1271] = h_resume
-    t[1272] = h_stale
-    t[1273] = h_forward
+    t[1251] = h_vectorLoad_128o
+    t[1252] = h_vectorLoad_8
+    t[1253] = h_vectorLoad_16
+    t[1254] = h_vectorStore_32
+    t[1255] = h_vectorStore_64
+    t[1256] = h_vectorStore_128
+    t[1257] = h_vectorStore_128a
+    t[1258] = h_vexLoad_8
+    t[1259] = h_vexLoad_16
+    t[1260] = h_vexLoad_32
+    t[1261] = h_vexLoad_64
+    t[1262] = h_vexLoad_128
+    t[1263] = h_vexLoad_128a
+    t[1264] = h_vexLoad_256
+    t[1265] = h_vexLoad_256a
+    t[1266] = h_vexStore_8
+    t[1267] = h_vexStore_16
+    t[1268] = h_vexStore_32
+    t[1269] = h_vexStore_64
+    t[1270] = h_vexStore_128
+    t[1271] = h_vexStore_128a
+    t[1272] = h_vexStore_256
+    t[1273] = h_vexStore_256a
+    t[1274] = h_simd
+    t[1275] = h_vexCheck
+    t[1276] = h_bitField
+    t[1277] = h_tzcnt_16
+    t[1278] = h_tzcnt_32
+    t[1279] = h_tzcnt_64
+    t[1280] = h_lzcnt_16
+    t[1281] = h_lzcnt_32
+    t[1282] = h_lzcnt_64
+    t[1283] = h_vectorFromRegister_32
+    t[1284] = h_vectorFromRegister_64
+    t[1285] = h_vectorToRegister_32
+    t[1286] = h_vectorToRegister_64
+    t[1287] = h_moveSigns_bytes
+    t[1288] = h_moveSigns_singles
+    t[1289] = h_moveSigns_doubles
+    t[1290] = h_insertWord
+    t[1291] = h_extractWord
+    t[1292] = h_sseCheck
+    t[1293] = h_sseFloat
+    t[1294] = h_mmxCheck
+    t[1295] = h_mmx
+    t[1296] = h_x87
+    t[1297] = h_extended
+    t[1298] = h_system
+    t[1299] = h_after
+    t[1300] = h_resume
+    t[1301] = h_stale
+    t[1302] = h_forward
 }
 
 /// The handlers by index; entries of combinations that do not exist hold `stale`.

@@ -34,7 +34,7 @@ extension Processor {
     func loadMXCSR(_ ip: IP, at rip: UInt64) -> Bool {
         guard mayUseSSE(at: rip) else { return false }
         guard let value: UInt32 = loadOperand(get(s, ip.pointee.dst), at: rip) else { return false }
-        guard value &>> 16 == 0 else {
+        guard value & ~mxcsrMask == 0 else {
             prepareException(13, error: 0, at: rip)
             return false
         }
