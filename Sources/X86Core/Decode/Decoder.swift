@@ -480,6 +480,18 @@ struct Decoder {
 }
 
 extension Processor {
+    /// Bytes of the first instruction in the buffer, as it would be decoded in the mode the processor is in now. nil: it
+    /// is longer than 15 bytes, or does not end in the buffer.
+    public func instructionLength(_ bytes: [UInt8]) -> Int? {
+        bytes.withUnsafeBufferPointer { buffer in
+            guard let base = buffer.baseAddress else { return nil }
+            var d = Decoder(
+                self, bytes: base, available: buffer.count, rip: s.pointee.rip, crossing: true, out: singleArena + 1)
+            d.decodeInstruction()
+            return d.overrun || d.tooLong ? nil : d.position
+        }
+    }
+
     /// Bytes of the code segment from a linear address on, as far as that matters to a page.
     func codeBytesLeft(at rip: UInt64) -> Int {
         guard s.pointee.legacy != 0 else { return 0x2000 }

@@ -228,6 +228,11 @@ extension Processor {
         bumpGeneration()
     }
 
+    /// Whatever has been decoded counts no more: any of guest memory may have changed.
+    public func forgetAllDecodedCode() {
+        forgetAllCode()
+    }
+
     /// Makes every jump-cache entry and far link invalid.
     func bumpGeneration() {
         s.pointee.generation &+= 1

@@ -48,58 +48,67 @@ extension Processor {
             return v
         }
         set {
-            let v = newValue
-            for i in 0..<16 { put(s, Slot.gpr(i), v.generalRegisters[i]) }
-            s.pointee.system_flags =
-                v.rflags
-                & (RFLAGS.tf | RFLAGS.if | RFLAGS.df | RFLAGS.iopl | RFLAGS.nt | RFLAGS.ac | RFLAGS.id | RFLAGS.rf)
-            spreadArithmeticFlags(s, v.rflags)
-            func segment(_ x: SegmentRegister) -> x86_segment {
-                x86_segment(base: x.base, limit: x.limit, selector: x.selector, attributes: x.attributes)
-            }
-            s.pointee.cs = segment(v.cs)
-            s.pointee.ds = segment(v.ds)
-            s.pointee.es = segment(v.es)
-            s.pointee.ss = segment(v.ss)
-            s.pointee.fs_seg = segment(v.fs)
-            s.pointee.gs_seg = segment(v.gs)
-            s.pointee.fs_base = v.fs.base
-            s.pointee.gs_base = v.gs.base
-            s.pointee.ldtr = segment(v.ldtr)
-            s.pointee.tr = segment(v.tr)
-            s.pointee.gdt_base = v.gdtr.base
-            s.pointee.gdt_limit = v.gdtr.limit
-            s.pointee.idt_base = v.idtr.base
-            s.pointee.idt_limit = v.idtr.limit
-            s.pointee.cpl = UInt32(v.cs.selector & 3)
-            (s.pointee.cr0, s.pointee.cr2, s.pointee.cr3, s.pointee.cr4) = (v.cr0, v.cr2, v.cr3, v.cr4)
-            s.pointee.cr8 = v.cr8 & 15
-            (s.pointee.efer, s.pointee.xcr0, s.pointee.xss, s.pointee.pkru) = (v.efer, v.xcr0, v.xss, v.pkru)
-            s.pointee.dr = (v.dr0, v.dr1, v.dr2, v.dr3, 0, 0, v.dr6, v.dr7)
-            (s.pointee.star, s.pointee.lstar, s.pointee.cstar, s.pointee.sfmask) = (v.star, v.lstar, v.cstar, v.sfmask)
-            (s.pointee.kernel_gs_base, s.pointee.tsc_aux) = (v.kernelGSBase, v.tscAux)
-            (s.pointee.sysenter_cs, s.pointee.sysenter_esp) = (v.sysenterCS, v.sysenterESP)
-            (s.pointee.sysenter_eip, s.pointee.pat) = (v.sysenterEIP, v.pat)
-            (s.pointee.fcw, s.pointee.fsw, s.pointee.ftw, s.pointee.fop) = (v.fcw, v.fsw, v.ftw, v.fop)
-            (s.pointee.fip, s.pointee.fdp, s.pointee.mxcsr) = (v.fip, v.fdp, v.mxcsr)
-            let top = Int(v.fsw &>> 11) & 7
-            for i in 0..<8 { setST((top &+ i) & 7, v.x87Significand[i], v.x87Exponent[i]) }
-            withUnsafeMutableBytes(of: &s.pointee.xmm) { x in
-                for i in 0..<32 { x.storeBytes(of: v.xmm[i], toByteOffset: i &* 8, as: UInt64.self) }
-            }
-            canonicalShift = isLongModeActive && v.cr4 & CR4.la57 != 0 ? 7 : 16
-            updateContext()
-            s.pointee.rip = linearInstruction(v.rip)
-            pendingDebug = 0
-            updateBreakpoints()
-            withUnsafeMutableBytes(of: &s.pointee.ymmh) { x in
-                for i in 0..<32 { x.storeBytes(of: v.ymmUpper[i], toByteOffset: i &* 8, as: UInt64.self) }
-            }
-            s.pointee.shadow = 0
-            injected = nil
-            completedIO = nil
-            completedMMIO = nil
+            loadState(newValue)
             flushTLB()
         }
+    }
+
+    /// As setting ``state``; with `keepingTranslations` the TLB stays: whoever says so has changed no page table, no CR0,
+    /// CR3, CR4 and no EFER since the last run.
+    public func setState(_ value: ProcessorState, keepingTranslations: Bool) {
+        if keepingTranslations { loadState(value) } else { state = value }
+    }
+
+    private func loadState(_ v: ProcessorState) {
+        for i in 0..<16 { put(s, Slot.gpr(i), v.generalRegisters[i]) }
+        s.pointee.system_flags =
+            v.rflags
+            & (RFLAGS.tf | RFLAGS.if | RFLAGS.df | RFLAGS.iopl | RFLAGS.nt | RFLAGS.ac | RFLAGS.id | RFLAGS.rf)
+        spreadArithmeticFlags(s, v.rflags)
+        func segment(_ x: SegmentRegister) -> x86_segment {
+            x86_segment(base: x.base, limit: x.limit, selector: x.selector, attributes: x.attributes)
+        }
+        s.pointee.cs = segment(v.cs)
+        s.pointee.ds = segment(v.ds)
+        s.pointee.es = segment(v.es)
+        s.pointee.ss = segment(v.ss)
+        s.pointee.fs_seg = segment(v.fs)
+        s.pointee.gs_seg = segment(v.gs)
+        s.pointee.fs_base = v.fs.base
+        s.pointee.gs_base = v.gs.base
+        s.pointee.ldtr = segment(v.ldtr)
+        s.pointee.tr = segment(v.tr)
+        s.pointee.gdt_base = v.gdtr.base
+        s.pointee.gdt_limit = v.gdtr.limit
+        s.pointee.idt_base = v.idtr.base
+        s.pointee.idt_limit = v.idtr.limit
+        s.pointee.cpl = UInt32(v.cs.selector & 3)
+        (s.pointee.cr0, s.pointee.cr2, s.pointee.cr3, s.pointee.cr4) = (v.cr0, v.cr2, v.cr3, v.cr4)
+        s.pointee.cr8 = v.cr8 & 15
+        (s.pointee.efer, s.pointee.xcr0, s.pointee.xss, s.pointee.pkru) = (v.efer, v.xcr0, v.xss, v.pkru)
+        s.pointee.dr = (v.dr0, v.dr1, v.dr2, v.dr3, 0, 0, v.dr6, v.dr7)
+        (s.pointee.star, s.pointee.lstar, s.pointee.cstar, s.pointee.sfmask) = (v.star, v.lstar, v.cstar, v.sfmask)
+        (s.pointee.kernel_gs_base, s.pointee.tsc_aux) = (v.kernelGSBase, v.tscAux)
+        (s.pointee.sysenter_cs, s.pointee.sysenter_esp) = (v.sysenterCS, v.sysenterESP)
+        (s.pointee.sysenter_eip, s.pointee.pat) = (v.sysenterEIP, v.pat)
+        (s.pointee.fcw, s.pointee.fsw, s.pointee.ftw, s.pointee.fop) = (v.fcw, v.fsw, v.ftw, v.fop)
+        (s.pointee.fip, s.pointee.fdp, s.pointee.mxcsr) = (v.fip, v.fdp, v.mxcsr)
+        let top = Int(v.fsw &>> 11) & 7
+        for i in 0..<8 { setST((top &+ i) & 7, v.x87Significand[i], v.x87Exponent[i]) }
+        withUnsafeMutableBytes(of: &s.pointee.xmm) { x in
+            for i in 0..<32 { x.storeBytes(of: v.xmm[i], toByteOffset: i &* 8, as: UInt64.self) }
+        }
+        canonicalShift = isLongModeActive && v.cr4 & CR4.la57 != 0 ? 7 : 16
+        updateContext()
+        s.pointee.rip = linearInstruction(v.rip)
+        pendingDebug = 0
+        updateBreakpoints()
+        withUnsafeMutableBytes(of: &s.pointee.ymmh) { x in
+            for i in 0..<32 { x.storeBytes(of: v.ymmUpper[i], toByteOffset: i &* 8, as: UInt64.self) }
+        }
+        s.pointee.shadow = 0
+        injected = nil
+        completedIO = nil
+        completedMMIO = nil
     }
 }

@@ -427,12 +427,20 @@ extension Processor {
             }
             products = products.map(settled)
             var sum = binary(0x58, products[0], products[1], format, &status)
+            var reversed = sum
             if lane == 4 {
                 let other = binary(0x58, products[2], products[3], format, &status)
-                sum = binary(0x58, settled(sum), settled(other), format, &status)
+                (sum, reversed) = (
+                    binary(0x58, settled(sum), settled(other), format, &status),
+                    binary(0x58, settled(other), settled(sum), format, &status)
+                )
             }
-            let bits = sum.bits(wide: double)
-            for i in 0..<lane { results.append(code.immediate & (1 &<< UInt8(i)) != 0 ? bits : 0) }
+            var bits = sum.bits(wide: double)
+            for i in 0..<lane {
+                // The upper places are summed the other way round, which a NaN shows.
+                if i == 2 { bits = reversed.bits(wide: double) }
+                results.append(code.immediate & (1 &<< UInt8(i)) != 0 ? bits : 0)
+            }
         }
         guard commit(status, at: rip) else { return false }
         putElements(u, results, double: double, code)
