@@ -29,7 +29,7 @@ extension Decoder {
                 imm: repeatPrefix != 0 ? 1 : 0)
         case 0x70...0x7f:
             let offset = i8()
-            emitConditional(Int(opcode & 15), to: nextRIP &+ UInt64(bitPattern: offset))
+            emitConditional(Int(opcode & 15), to: nearTarget(offset))
         case 0x80, 0x81, 0x83:
             readModRM()
             let size = opcode == 0x80 ? 0 : operandSize
@@ -166,10 +166,14 @@ extension Decoder {
             modify(size) { d, slot in d.emit(h, dst: slot) }
         case 0xc2, 0xc3:
             let release = opcode == 0xc2 ? UInt64(u16()) : 0
-            guard !operand16 else { return unimplemented() }
-            if release == 0 { emit(Handler.ret) }
-            emitPopToTemporary()
-            emit(Handler.aluRI &+ 3 &* 2 &+ 1, dst: Slot.rsp, imm: 8 &+ release)
+            if operand16 {
+                emit(Handler.extendM &+ 10, dst: Slot.tmp(0), base: Slot.rsp, index: Slot.zero)
+            } else {
+                if release == 0 { emit(Handler.ret) }
+                emitPopToTemporary()
+                emit(Handler.canonicalTarget, dst: Slot.tmp(0))
+            }
+            emit(Handler.aluRI &+ 3 &* 2 &+ 1, dst: Slot.rsp, imm: (operand16 ? 2 : 8) &+ release)
             emit(Handler.jumpIndirect, dst: Slot.tmp(0))
             ended = true
         case 0xc4, 0xc5: decodeVEX(opcode)
@@ -224,16 +228,14 @@ extension Decoder {
             emitSystem(.outPort, scale: UInt8(1 &<< size), imm: port)
         case 0xe8:
             let offset = i32()
-            guard !operand16 else { return unimplemented() }
-            let target = nextRIP &+ UInt64(bitPattern: offset)
-            emitBranch(Handler.call, to: target)
-            emit(Handler.pushI &+ 1, imm: nextRIP)
+            let target = nearTarget(offset)
+            if !operand16 { emitBranch(Handler.call, to: target) }
+            emit(Handler.pushI &+ (operand16 ? 0 : 1), imm: nextRIP)
             emitBranch(Handler.jump, to: target)
             ended = true
         case 0xe9, 0xeb:
             let offset = opcode == 0xeb ? i8() : i32()
-            guard !operand16 || opcode == 0xeb else { return unimplemented() }
-            emitBranch(Handler.jump, to: nextRIP &+ UInt64(bitPattern: offset))
+            emitBranch(Handler.jump, to: nearTarget(offset))
             ended = true
         case 0xf1: emitSystem(.int1, ends: true)
         case 0xf4: emitSystem(.hlt, ends: true)
@@ -434,13 +436,32 @@ extension Decoder {
         }
     }
 
+    /// Where a near branch goes: with a 66 prefix an AMD processor cuts the address to 16 bits [APM3 1.2.4].
+    func nearTarget(_ offset: Int64) -> UInt64 {
+        let target = nextRIP &+ UInt64(bitPattern: offset)
+        return operand16 && !legacy ? target & 0xffff : target
+    }
+
+    /// CALL and JMP through 16 bits.
+    private mutating func branchIndirectNarrow(call: Bool) {
+        if isRegister {
+            emit(Handler.extendR &+ 10, dst: Slot.tmp(0), src: rmSlot(1))
+        } else {
+            emitMemory(Handler.extendM &+ 10, dst: Slot.tmp(0))
+        }
+        if call { emit(Handler.pushI, imm: nextRIP) }
+        emit(Handler.jumpIndirect, dst: Slot.tmp(0))
+        ended = true
+    }
+
     private mutating func group5() {
         switch regField {
         case 0, 1: increment(operandSize)
         case 2, 4:
-            guard !operand16 else { return unimplemented() }
             let call = regField == 2
+            if operand16 { return branchIndirectNarrow(call: call) }
             let target = rmValue(3)
+            emit(Handler.canonicalTarget, dst: target)
             if call {
                 emit(Handler.callIndirect, dst: target)
                 // The stack page is not at hand: the same in two steps. The target must survive the push.
@@ -468,7 +489,7 @@ extension Decoder {
 
     private mutating func decodeLoop(_ opcode: UInt8) {
         let offset = i8()
-        let target = nextRIP &+ UInt64(bitPattern: offset)
+        let target = nearTarget(offset)
         // RCX is tested and counted without touching flags, through a temporary and the engine.
         emitSystem(.loop, dst: addressCode, scale: opcode & 3)
         emitLoopBranch(to: target)

@@ -62,8 +62,7 @@ extension Decoder {
             emit(Handler.cmov &+ Int(opcode & 15) &* 3 &+ size &- 1, dst: regSlot(size), src: source)
         case 0x80...0x8f:
             let offset = i32()
-            guard !operand16 else { return unimplemented() }
-            emitConditional(Int(opcode & 15), to: nextRIP &+ UInt64(bitPattern: offset))
+            emitConditional(Int(opcode & 15), to: nearTarget(offset))
         case 0x90...0x9f:
             readModRM()
             if isRegister {

@@ -129,6 +129,13 @@ func branchUnlinked(_ s: CPU, _ ip: IP) {
     s.pointee.leave = UInt32(X86_LEAVE_LOOKUP)
 }
 
+/// The block at a target that an indirect branch went to before.
+@inline(__always)
+func recentTarget(_ s: CPU, _ target: UInt64) -> IP? {
+    let e = s.pointee.jumps + Int((target ^ (target &>> 12)) & UInt64(X86_JUMP_SIZE - 1))
+    return e.pointee.key == target ^ s.pointee.jump_key ? e.pointee.target : nil
+}
+
 /// An indirect branch: a direct-mapped table of recent targets.
 @inline(__always)
 func branchIndirect(_ s: CPU, _ target: UInt64) {

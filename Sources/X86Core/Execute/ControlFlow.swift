@@ -36,20 +36,35 @@ func callDirect(_ s: CPU, _ ip: IP, far: Bool) {
 @inline(__always)
 func callIndirect(_ s: CPU, _ ip: IP) {
     let a = get(s, Slot.rsp, as: UInt64.self) &- 8
-    guard let p = writable(s, a, as: UInt64.self) else { return next(s, ip) }
     let target: UInt64 = get(s, ip.pointee.dst)
+    guard let p = writable(s, a, as: UInt64.self), let first = recentTarget(s, target) else { return next(s, ip) }
     p.storeBytes(of: nextInstruction(s, ip), as: UInt64.self)
     put(s, Slot.rsp, a)
-    branchIndirect(s, target)
+    enter(s, first)
 }
 
 @inline(__always)
 func returnNear(_ s: CPU, _ ip: IP) {
     let a = get(s, Slot.rsp, as: UInt64.self)
     guard let p = readable(s, a, as: UInt64.self) else { return next(s, ip) }
-    let target = p.loadUnaligned(as: UInt64.self)
+    guard let first = recentTarget(s, p.loadUnaligned(as: UInt64.self)) else { return next(s, ip) }
     put(s, Slot.rsp, a &+ 8)
-    branchIndirect(s, target)
+    enter(s, first)
+}
+
+/// A target that has not been seen of late may be none: the branch itself faults then [APM3 RET, CALL, JMP].
+@inline(__always)
+func canonicalTarget(_ s: CPU, _ ip: IP) {
+    guard recentTarget(s, get(s, ip.pointee.dst)) != nil || isCanonicalTarget(s, ip) else { return }
+    next(s, ip)
+}
+
+@inline(never)
+private func isCanonicalTarget(_ s: CPU, _ ip: IP) -> Bool {
+    let p = processor(s)
+    if p.isCanonical(get(s, ip.pointee.dst)) { return true }
+    p.prepareException(13, error: 0, at: instructionAddress(s, ip))
+    return false
 }
 
 /// Ends a block in front of the next instruction: after STI, POPF and the like the run loop has to look around.

@@ -54,11 +54,13 @@ extension Processor {
     func fxsaveImage(wide: Bool) -> [UInt64] {
         let c = s
         var q = [UInt64](repeating: 0, count: 52)
-        q[0] =
-            UInt64(c.pointee.fcw) | UInt64(c.pointee.fsw) &<< 16 | UInt64(c.pointee.ftw) &<< 32
-            | UInt64(c.pointee.fop) &<< 48
-        q[1] = wide ? c.pointee.fip : c.pointee.fip & 0xffff_ffff
-        q[2] = wide ? c.pointee.fdp : c.pointee.fdp & 0xffff_ffff
+        q[0] = UInt64(c.pointee.fcw) | UInt64(c.pointee.fsw) &<< 16 | UInt64(c.pointee.ftw) &<< 32
+        // The pointers mean something only while an exception is pending; without one they are zero.
+        if c.pointee.fsw & 0x80 != 0 {
+            q[0] |= UInt64(c.pointee.fop) &<< 48
+            q[1] = wide ? c.pointee.fip : c.pointee.fip & 0xffff_ffff
+            q[2] = wide ? c.pointee.fdp : c.pointee.fdp & 0xffff_ffff
+        }
         q[3] = UInt64(c.pointee.mxcsr) | UInt64(mxcsrMask) &<< 32
         let top = Int(c.pointee.fsw &>> 11) & 7
         for i in 0..<8 {

@@ -78,8 +78,8 @@ extension Processor {
                     && ((usesSource && (sourceAddress & 0xfff) &+ UInt64(size) > 0x1000)
                         || (usesTarget && (targetAddress & 0xfff) &+ UInt64(size) > 0x1000)))
             if alignmentChecking, size > 1,
-                (usesSource && sourceAddress & UInt64(size &- 1) != 0)
-                    || (usesTarget && targetAddress & UInt64(size &- 1) != 0)
+                (usesSource && sourceAddress & UInt64(size &- 1) != 0) && isCanonical(sourceAddress)
+                    || (usesTarget && targetAddress & UInt64(size &- 1) != 0) && isCanonical(targetAddress)
             {
                 save()
                 prepareException(17, error: 0, at: rip)
@@ -94,6 +94,10 @@ extension Processor {
                 run = 1
             } else {
                 var source: UnsafeMutableRawPointer?, target: UnsafeMutableRawPointer?
+                if operation == .cmps, linearPointer(targetAddress, .read, user: user, at: rip) == nil {
+                    save()  // CMPS looks at its second operand first.
+                    return false
+                }
                 if usesSource {
                     guard let p = linearPointer(sourceAddress, .read, user: user, at: rip) else {
                         save()

@@ -100,6 +100,7 @@ families = [
     ("jumpIfTemporary", [NF], lambda n: f"jumpIfTemporary(s, ip, far: {FAR[n]})"),
     ("jumpIndirect", [], lambda: "branchIndirect(s, get(s, ip.pointee.dst))"),
     ("call", [NF], lambda n: f"callDirect(s, ip, far: {FAR[n]})"),
+    ("canonicalTarget", [], lambda: "canonicalTarget(s, ip)"),
     ("callIndirect", [], lambda: "callIndirect(s, ip)"),
     ("ret", [], lambda: "returnNear(s, ip)"),
     ("stop", [["lookup", "check"]], lambda o: f"stopAtNext(s, ip, check: {'true' if o == 'check' else 'false'})"),

@@ -1,0 +1,453 @@
+// Runs cases on the host's processor and on the engine, and says where they differ.
+
+import CNativeJudge
+
+/// A case: bytes at an offset of the code area, and the state before them.
+public struct JudgeCase {
+    public var bytes: [UInt8]
+    public var offset: Int
+    var state: judge_state
+}
+
+/// What a run of cases came to.
+public struct JudgeReport {
+    public var compared = 0
+    /// Cases that were not run natively, by reason.
+    public var skipped: [String: Int] = [:]
+    /// Instructions compared, by map and opcode; those that ended in #UD on both sides count apart.
+    public var opcodes: [[Int]] = .init(repeating: .init(repeating: 0, count: 256), count: 7)
+    public var faults = 0
+    public var hangs = 0
+    /// One line each, with what differs.
+    public var differences: [String] = []
+    public var differenceCount = 0
+    /// How many differences each opcode had.
+    public var differing: [String: Int] = [:]
+}
+
+public final class Judge {
+    private var native = judge()
+    private let engine: EngineMachine
+    private let images: UnsafeMutablePointer<UInt64>
+    public var report = JudgeReport()
+    /// Differences that are written out, at most this many per opcode.
+    public var keptPerOpcode = 3
+    private var batch: [JudgeCase] = []
+    private var names: [InstructionName] = []
+    private var nextOffset = 0
+
+    /// Why the host cannot judge; nil: it can.
+    public static func absence() -> String? {
+        #if arch(x86_64)
+            let flags = HostProcessor.flags
+            if flags.isEmpty { return "no /proc/cpuinfo" }
+            if !HostProcessor.isAMD { return "the host's processor is not AMD's: undefined results differ" }
+            let needed = [
+                "avx2", "fma", "f16c", "bmi1", "bmi2", "adx", "aes", "pclmulqdq", "sha_ni", "sse4a", "movbe", "abm", "vaes",
+                "vpclmulqdq", "clzero", "misalignsse", "xsavec",
+            ]
+            let missing = needed.filter { !flags.contains(Substring($0)) }
+            return missing.isEmpty ? nil : "the host lacks " + missing.joined(separator: " ")
+        #else
+            return "the host is no x86-64 processor"
+        #endif
+    }
+
+    /// nil: the child could not be started.
+    public init?() {
+        images = .allocate(capacity: Int(JUDGE_IMAGES * JUDGE_WORDS))
+        CaseGenerator.fillImages(images)
+        engine = EngineMachine(images: UnsafePointer(images))
+        guard start() else { return nil }
+    }
+
+    deinit {
+        judge_stop(&native)
+        images.deallocate()
+    }
+
+    private func start() -> Bool {
+        guard judge_start(&native) == 0 else { return false }
+        withUnsafeMutableBytes(of: &native.shared.pointee.images) {
+            $0.baseAddress!.copyMemory(from: images, byteCount: Int(JUDGE_IMAGES * JUDGE_WORDS) * 8)
+        }
+        return true
+    }
+
+    // MARK: Making cases
+
+    /// Adds form `index` of the systematic list with a state from `seed`.
+    public func addSystematic(_ index: Int, seed: UInt64) {
+        var r = JudgeRandom(seed: seed ^ UInt64(index) &* 0x9e37_79b9)
+        let (bytes, memory) = CaseGenerator.form(index, &r)
+        add(bytes, memory: memory, &r)
+    }
+
+    public func addRandom(seed: UInt64) {
+        var r = JudgeRandom(seed: seed)
+        let (bytes, memory) = CaseGenerator.randomForm(&r)
+        add(bytes, memory: memory, &r)
+    }
+
+    private func add(_ bytes: [UInt8], memory: Bool, _ r: inout JudgeRandom) {
+        let placement = r.below(64)
+        let state = CaseGenerator.state(&r, pointers: memory && !r.chance(5))
+        add(bytes, state, placement: placement)
+    }
+
+    /// `placement`: 0 across the two code pages, 1 at the very end of the second.
+    private func add(_ raw: [UInt8], _ state: judge_state, placement: Int) {
+        guard let name = InstructionName(raw) else { return skip("no opcode within the bytes") }
+        if let reason = NotCovered.reason(name) { return skip(reason) }
+        var bytes = raw
+        if let n = engine.length(raw) {
+            bytes = Array(raw.prefix(n))
+        } else {
+            bytes = Array(raw.prefix(16))
+        }
+        if name.hasFSGS, !isRegisterForm(name) { return skip(NotCovered.segmentReason) }
+        let offset: Int
+        switch placement {
+        case 0 where bytes.count > 1:
+            flush()
+            offset = 0x1000 - bytes.count / 2
+        case 1:
+            flush()
+            offset = 0x2000 - max(bytes.count - 1, 1)
+            bytes = Array(bytes.prefix(0x2000 - offset))
+        default:
+            if isBranch(name) { flush() }
+            offset = nextOffset
+            nextOffset += 32
+        }
+        var s = state
+        s.rip = UInt64(JUDGE_CODE) + UInt64(offset)
+        batch.append(JudgeCase(bytes: bytes, offset: offset, state: s))
+        names.append(name)
+        if isBranch(name) || placement < 2 || batch.count == Int(JUDGE_BATCH) { flush() }
+    }
+
+    private func skip(_ reason: String) { report.skipped[reason, default: 0] += 1 }
+
+    /// Instructions whose r/m operand is a register, or that have none: FS and GS do not matter to them.
+    private func isRegisterForm(_ n: InstructionName) -> Bool {
+        switch (n.map, n.opcode) {
+        case (0, 0x50...0x5f), (0, 0xb0...0xbf), (0, 0x90...0x99), (1, 0xc8...0xcf), (1, 0x80...0x8f), (0, 0x70...0x7f):
+            return true
+        case (0, 0xa0...0xa7), (0, 0xaa...0xaf), (0, 0x6c...0x6f), (0, 0xd7), (1, 0xf7), (4, 0xf7): return false
+        default: return n.isRegister
+        }
+    }
+
+    private func isBranch(_ n: InstructionName) -> Bool {
+        switch (n.map, n.opcode) {
+        case (0, 0x70...0x7f), (0, 0xe0...0xe3), (0, 0xe8...0xeb), (0, 0xc2), (0, 0xc3), (0, 0xff), (1, 0x80...0x8f): true
+        default: false
+        }
+    }
+
+    // MARK: Running
+
+    /// Runs what has been added.
+    public func flush() {
+        defer {
+            batch.removeAll(keepingCapacity: true)
+            names.removeAll(keepingCapacity: true)
+            nextOffset = 0
+        }
+        guard !batch.isEmpty else { return }
+        guard runNatively(batch) else { return }
+        var result = judge_result()
+        for (i, c) in batch.enumerated() {
+            if let difference = compare(c, names[i], i, &result, counting: true) {
+                note(c, names[i], difference)
+            }
+        }
+    }
+
+    private func note(_ c: JudgeCase, _ name: InstructionName, _ difference: String) {
+        report.differenceCount += 1
+        let key = Self.describe(name)
+        report.differing[key, default: 0] += 1
+        guard report.differing[key, default: 0] <= keptPerOpcode else { return }
+        report.differences.append("\(line(c)) ; \(key): \(difference)")
+    }
+
+    static func describe(_ n: InstructionName) -> String {
+        let map = ["", "0f ", "0f38 ", "0f3a ", "vex1 ", "vex2 ", "vex3 ", "vex? "][min(n.map, 7)]
+        var prefix = n.repeats == 0xf2 ? "f2 " : n.repeats == 0xf3 ? "f3 " : n.has66 ? "66 " : ""
+        var field = ""
+        if n.map == 0 {
+            prefix = ""
+            switch n.opcode {
+            case 0x80...0x83, 0x8f, 0xc0, 0xc1, 0xd0...0xd3, 0xf6, 0xf7, 0xfe, 0xff, 0xc6, 0xc7: field = " /\(n.field)"
+            case 0xd9 where n.modrm >= 0xe0: field = " " + hex(UInt64(n.modrm))
+            case 0xd8...0xdf: field = " /\(n.field)" + (n.isRegister ? " r" : " m")
+            default: break
+            }
+        } else if n.map == 1, [0x00, 0x01, 0x71, 0x72, 0x73, 0xae, 0xba, 0xc7].contains(n.opcode) {
+            field = " /\(n.field)"
+        }
+        return prefix + map + hex(UInt64(n.opcode)) + field
+    }
+
+    /// Puts the cases' bytes into both machines and runs them on the host. False: the child died.
+    private func runNatively(_ cases: [JudgeCase]) -> Bool {
+        let code = UnsafeMutableRawPointer(native.code!)
+        code.initializeMemory(as: UInt8.self, repeating: 0xcc, count: Int(JUDGE_AREA))
+        for c in cases {
+            for (i, b) in c.bytes.enumerated() { code.storeBytes(of: b, toByteOffset: c.offset + i, as: UInt8.self) }
+        }
+        engine.setCode(code)
+        let shared = native.shared!
+        withUnsafeMutableBytes(of: &shared.pointee.cases) { place in
+            let p = place.baseAddress!.assumingMemoryBound(to: judge_state.self)
+            for (i, c) in cases.enumerated() { p[i] = c.state }
+        }
+        shared.pointee.count = UInt32(cases.count)
+        if judge_run(&native) == 0 { return true }
+        let at = Int(shared.pointee.progress)
+        report.differenceCount += 1
+        report.differences.append("the child died at \(at < cases.count ? line(cases[at]) : "the end")")
+        judge_stop(&native)
+        _ = start()
+        return false
+    }
+
+    private func nativeResult<R>(_ i: Int, _ body: (UnsafePointer<judge_result>) -> R) -> R {
+        withUnsafeBytes(of: &native.shared!.pointee.results) {
+            body($0.baseAddress!.assumingMemoryBound(to: judge_result.self) + i)
+        }
+    }
+
+    /// nil: equal as far as the manual says.
+    private func compare(
+        _ c: JudgeCase, _ name: InstructionName, _ i: Int, _ got: inout judge_result, counting: Bool
+    ) -> String? {
+        var exit = ""
+        let ended = engine.run(c.state, into: &got, exit: &exit)
+        return nativeResult(i) { want in
+            if counting {
+                report.compared += 1
+                if want.pointee.vector == 6 { report.faults += 1 } else { report.opcodes[min(name.map, 6)][Int(name.opcode)] += 1 }
+                if got.vector == 6, want.pointee.vector == 14, want.pointee.cr2 == UInt64(JUDGE_CODE + JUDGE_AREA) {
+            return nil  // An undefined opcode whose rest lies on an unmapped page: either comes first.
+        }
+        if want.pointee.vector == UInt32(JUDGE_HANG) { report.hangs += 1 }
+            }
+            guard ended else { return "the engine left: \(exit), natively vector \(want.pointee.vector)" }
+            return differences(name, c, want, got)
+        }
+    }
+
+    private func differences(
+        _ name: InstructionName, _ c: JudgeCase, _ want: UnsafePointer<judge_result>, _ got: judge_result
+    ) -> String? {
+        var problems: [String] = []
+        func check(_ what: String, _ a: UInt64, _ b: UInt64) {
+            if a != b { problems.append("\(what) \(Self.hex(a)) not \(Self.hex(b))") }
+        }
+        let w = want.pointee.state
+        check("vector", UInt64(got.vector), UInt64(want.pointee.vector))
+        if want.pointee.vector == UInt32(JUDGE_HANG) { return problems.isEmpty ? nil : problems.joined(separator: ", ") }
+        if got.vector == want.pointee.vector, got.vector == 14 {
+            check("cr2", got.cr2, want.pointee.cr2)
+            // Whether a page of the upper half is present is the host kernel's affair.
+            let mask: UInt64 = want.pointee.cr2 >= 0x7fff_ffff_f000 ? ~1 : ~0
+            check("error", UInt64(got.error) & mask, UInt64(want.pointee.error) & mask)
+        }
+        let tolerance = Tolerance(name)
+        check("rip", got.state.rip, w.rip)
+        let flagMask = 0x40cd5 & ~tolerance.undefinedFlags
+        check("flags", got.state.rflags & flagMask, w.rflags & flagMask)
+        words("r", 16, got.state.gpr, w.gpr, &problems)
+        if tolerance.approximates {
+            approximations("x", got.state.xmm, w.xmm, &problems)
+            approximations("y", got.state.ymmh, w.ymmh, &problems)
+        } else {
+            words("x", 32, got.state.xmm, w.xmm, &problems)
+            words("y", 32, got.state.ymmh, w.ymmh, &problems)
+        }
+        for i in 0..<8 {
+            let (m, e) = (tupleWord(got.state.st_mantissa, i), tupleWord(got.state.st_exponent, i))
+            let (n, f) = (tupleWord(w.st_mantissa, i), tupleWord(w.st_exponent, i))
+            if m == n && e == f { continue }
+            if i < 2, tolerance.x87Units > 0, e == f, max(m, n) - min(m, n) <= tolerance.x87Units { continue }
+            problems.append("st\(i) \(Self.hex(e)):\(Self.hex(m)) not \(Self.hex(f)):\(Self.hex(n))")
+        }
+        check("mxcsr", UInt64(got.state.mxcsr), UInt64(w.mxcsr))
+        check("fcw", UInt64(got.state.fcw), UInt64(w.fcw))
+        let statusMask: UInt64 = tolerance.x87Units > 0 ? ~0x200 : ~0
+        check("fsw", UInt64(got.state.fsw) & statusMask, UInt64(w.fsw) & statusMask)
+        check("ftw", UInt64(got.state.ftw & 0xff), UInt64(w.ftw & 0xff))
+        // Without a pending exception an AMD processor does not save the pointers.
+        if w.fsw & 0x80 != 0 {
+            check("fip", got.state.fip, w.fip)
+            check("fdp", got.state.fdp, w.fdp)
+            check("fop", UInt64(got.state.fop), UInt64(w.fop))
+        }
+        check("changes", UInt64(got.change_count), UInt64(want.pointee.change_count))
+        if got.change_count == want.pointee.change_count {
+            for i in 0..<Int(got.change_count) {
+                let (a, b) = (half(got.change_index, i), half(want.pointee.change_index, i))
+                if a != b {
+                    problems.append("changed [\(Self.hex(a * 8))] not [\(Self.hex(b * 8))]")
+                    break
+                }
+                check("[\(Self.hex(a * 8))]", tupleWord(got.change_value, i), tupleWord(want.pointee.change_value, i))
+            }
+        }
+        return problems.isEmpty ? nil : problems.prefix(6).joined(separator: ", ")
+    }
+
+    private func half<T>(_ tuple: T, _ i: Int) -> UInt64 {
+        withUnsafeBytes(of: tuple) { UInt64($0.load(fromByteOffset: i * 2, as: UInt16.self)) }
+    }
+
+    private func words<T>(_ what: String, _ count: Int, _ a: T, _ b: T, _ problems: inout [String]) {
+        withUnsafeBytes(of: a) { p in
+            withUnsafeBytes(of: b) { q in
+                for i in 0..<count {
+                    let x = p.load(fromByteOffset: i * 8, as: UInt64.self)
+                    let y = q.load(fromByteOffset: i * 8, as: UInt64.self)
+                    if x != y {
+                        let name = count == 16 ? "\(what)\(i)" : "\(what)\(i / 2).\(i & 1)"
+                        problems.append("\(name) \(Self.hex(x)) not \(Self.hex(y))")
+                    }
+                }
+            }
+        }
+    }
+
+    /// Binary32 elements within twice the error that each side may have.
+    private func approximations<T>(_ what: String, _ a: T, _ b: T, _ problems: inout [String]) {
+        withUnsafeBytes(of: a) { p in
+            withUnsafeBytes(of: b) { q in
+                for i in 0..<64 {
+                    let x = p.load(fromByteOffset: i * 4, as: UInt32.self), y = q.load(fromByteOffset: i * 4, as: UInt32.self)
+                    let f = Float(bitPattern: x), g = Float(bitPattern: y)
+                    if x == y || (f.isFinite && g.isFinite && abs(f - g) <= 3 * abs(g) / 4096) { continue }
+                    problems.append("\(what)\(i / 4)[\(i & 3)] \(Self.hex(UInt64(x))) not \(Self.hex(UInt64(y)))")
+                }
+            }
+        }
+    }
+
+    // MARK: Lines
+
+    static func hex(_ v: UInt64) -> String { String(v, radix: 16) }
+
+    /// A case as a line: bytes, offset, and what differs from the zero state.
+    func line(_ c: JudgeCase) -> String {
+        var parts = [c.bytes.map { ($0 < 16 ? "0" : "") + Self.hex(UInt64($0)) }.joined(), "at=\(Self.hex(UInt64(c.offset)))"]
+        for (name, value) in Self.fields(c.state) where value != Self.defaultValue(name) {
+            parts.append("\(name)=\(Self.hex(value))")
+        }
+        return parts.joined(separator: " ")
+    }
+
+    private static func defaultValue(_ name: String) -> UInt64 {
+        switch name {
+        case "fl": 0x202
+        case "mx": 0x1f80
+        case "fcw": 0x37f
+        default: 0
+        }
+    }
+
+    private static func fields(_ s: judge_state) -> [(String, UInt64)] {
+        var out: [(String, UInt64)] = []
+        for i in 0..<16 { out.append(("r\(i)", tupleWord(s.gpr, i))) }
+        out += [("fl", s.rflags), ("mx", UInt64(s.mxcsr)), ("fcw", UInt64(s.fcw)), ("fsw", UInt64(s.fsw))]
+        out += [("ftw", UInt64(s.ftw)), ("image", UInt64(s.image))]
+        for i in 0..<8 {
+            out.append(("m\(i)", tupleWord(s.st_mantissa, i)))
+            out.append(("e\(i)", tupleWord(s.st_exponent, i)))
+        }
+        for i in 0..<32 { out.append(("x\(i)", tupleWord(s.xmm, i))) }
+        for i in 0..<32 { out.append(("y\(i)", tupleWord(s.ymmh, i))) }
+        return out
+    }
+
+    private static func set(_ s: inout judge_state, _ name: String, _ value: UInt64) {
+        let number = Int(name.drop { !$0.isNumber }) ?? 0
+        func store<T>(_ field: WritableKeyPath<judge_state, T>, _ index: Int) {
+            withUnsafeMutableBytes(of: &s[keyPath: field]) { b in
+                if (index + 1) * 8 <= b.count { b.storeBytes(of: value, toByteOffset: index * 8, as: UInt64.self) }
+            }
+        }
+        switch name {
+        case "fl": s.rflags = value
+        case "mx": s.mxcsr = UInt32(truncatingIfNeeded: value)
+        case "fcw": s.fcw = UInt16(truncatingIfNeeded: value)
+        case "fsw": s.fsw = UInt16(truncatingIfNeeded: value)
+        case "ftw": s.ftw = UInt16(truncatingIfNeeded: value)
+        case "image": s.image = UInt32(truncatingIfNeeded: value)
+        default:
+            switch name.first {
+            case "r": store(\.gpr, number)
+            case "m": store(\.st_mantissa, number)
+            case "e": store(\.st_exponent, number)
+            case "x": store(\.xmm, number)
+            case "y": store(\.ymmh, number)
+            default: break
+            }
+        }
+    }
+
+    /// Reads what ``line(_:)`` wrote; what stands behind a semicolon is a comment.
+    static func read(_ line: Substring) -> JudgeCase? {
+        let words = line.prefix { $0 != ";" }.split(separator: " ")
+        guard let code = words.first else { return nil }
+        var bytes: [UInt8] = []
+        var rest = code
+        while rest.count >= 2 {
+            guard let b = UInt8(rest.prefix(2), radix: 16) else { return nil }
+            bytes.append(b)
+            rest = rest.dropFirst(2)
+        }
+        var s = judge_state()
+        (s.rflags, s.mxcsr, s.fcw) = (0x202, 0x1f80, 0x37f)
+        var offset = 0
+        for word in words.dropFirst() {
+            let pair = word.split(separator: "=")
+            guard pair.count == 2, let value = UInt64(pair[1], radix: 16) else { return nil }
+            if pair[0] == "at" { offset = Int(value & 0x1fff) } else { set(&s, String(pair[0]), value) }
+        }
+        s.rip = UInt64(JUDGE_CODE) + UInt64(offset)
+        return JudgeCase(bytes: bytes, offset: offset, state: s)
+    }
+
+    /// Runs one line; nil: both sides agree.
+    public func difference(ofLine text: Substring) -> String? {
+        guard let c = Self.read(text), let name = InstructionName(c.bytes) else { return "unreadable" }
+        return difference(of: c, name)
+    }
+
+    private func difference(of c: JudgeCase, _ name: InstructionName) -> String? {
+        guard runNatively([c]) else { return "the child died" }
+        var result = judge_result()
+        return compare(c, name, 0, &result, counting: false)
+    }
+
+    /// The same failure with as little state as it needs.
+    public func shrunk(_ text: Substring) -> String {
+        guard var c = Self.read(text), let name = InstructionName(c.bytes), difference(of: c, name) != nil else {
+            return String(text)
+        }
+        for _ in 0..<2 {
+            for (field, value) in Self.fields(c.state) where value != Self.defaultValue(field) {
+                let control = field.hasPrefix("f") || field == "mx"
+                for simpler in control ? [Self.defaultValue(field)] : [0, 1, value & 0xff] where simpler != value {
+                    var trial = c
+                    Self.set(&trial.state, field, simpler)
+                    if difference(of: trial, name) != nil {
+                        c = trial
+                        break
+                    }
+                }
+            }
+        }
+        return "\(line(c)) ; \(Self.describe(name)): \(difference(of: c, name) ?? "")"
+    }
+}
