@@ -151,6 +151,9 @@ final class RunRecord {
         }
         facts.append(.init("ran", Readable.duration(statistics.running.reportNanoseconds)))
         facts.append(.init("exits", Readable.count(statistics.exitCount)))
+        for device in statistics.devices {
+            facts.append(.init("\(device.device)", Readable.counted(device.counts.requests, "request")))
+        }
         return facts
     }
 
