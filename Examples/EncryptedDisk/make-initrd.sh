@@ -16,9 +16,13 @@ fail() { echo "$0: $*" >&2; exit 1; }
 [ -r "$directory/initrd-amd64.cpio" ] || fail "no initrd-amd64.cpio in $directory: run make guest-amd64"
 
 if [ ! -e "$packages/complete" ]; then
-    names=$(apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces \
-        --no-enhances cryptsetup-bin | grep '^[a-z]' | sort -u)
-    [ -n "$names" ] || fail "apt knows no package cryptsetup-bin: is this Debian? Its lists may be missing (apt-get update)."
+    needed() {
+        apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces \
+            --no-enhances cryptsetup-bin 2> /dev/null | grep '^[a-z]' | sort -u
+    }
+    names=$(needed)
+    [ -n "$names" ] || { "$here/../../.ci/apt" update >&2 && names=$(needed); }
+    [ -n "$names" ] || fail "apt knows no package cryptsetup-bin: is this Debian?"
     for name in $names; do
         "$here/../../Firmware/guest/unpack-package.sh" "$packages" "$name" '*/cryptsetup' '*.so.*' ||
             fail "cannot get the package $name. Is the Debian archive reachable?"
