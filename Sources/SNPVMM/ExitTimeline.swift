@@ -27,7 +27,7 @@ public struct ExitTimeline: Equatable, Sendable {
 }
 
 /// Exit counters for the run loop: an addition and a look at the clock per exit.
-struct ExitCounts {
+struct ExitCounts: Sendable {
     private static let otherLane = 48
     private static let interruptedLane = 49
     private static let againLane = 50
@@ -63,6 +63,15 @@ struct ExitCounts {
         }
         lastBucket = max(0, Int(bucket))
         counters[lastBucket * Self.laneCount + lane] &+= 1
+    }
+
+    /// Adds another vCPU's counts of the same run.
+    mutating func add(_ other: ExitCounts) {
+        var other = other
+        while bucketNanoseconds < other.bucketNanoseconds { mergeNeighbours() }
+        while other.bucketNanoseconds < bucketNanoseconds { other.mergeNeighbours() }
+        for index in counters.indices { counters[index] &+= other.counters[index] }
+        lastBucket = max(lastBucket, other.lastBucket)
     }
 
     private mutating func mergeNeighbours() {

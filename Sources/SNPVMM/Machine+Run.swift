@@ -3,6 +3,7 @@
 // Everything in the run page comes from a kernel that passes on what a guest made of it: numbers are checked before they
 // are used, and a guest that asks for nonsense gets an error or ends; it never traps the VMM.
 
+import Dispatch
 import Glibc
 import GuestImage
 import KVMABI
@@ -49,7 +50,12 @@ public enum RunOutcome: Sendable {
 /// What the run loop shares with other threads.
 struct RunState: Sendable {
     var stopRequested = false
-    var runner: pthread_t?
+    /// How the run ended: what the first vCPU to end it says.
+    var outcome: RunOutcome?
+    /// The threads inside ``Machine/run()``.
+    var runners: [pthread_t] = []
+    /// What the vCPUs that are done have counted.
+    var counts: ExitCounts?
     var statistics = RunStatistics()
 }
 
@@ -57,36 +63,59 @@ extension Machine {
     /// The signal that interrupts KVM_RUN in the kernel. Its handler does nothing: `EINTR` is the message.
     static let kickSignal = SIGUSR1
 
-    /// Runs the guest on the calling thread until it ends.
-    ///
-    /// The boot processor only: the other vCPUs of a plan are launched and stay as the launch left them.
+    /// Runs the guest until it ends: the boot processor on the calling thread, each other one on a thread of its own.
     public func run() -> RunOutcome {
         _ = signal(Self.kickSignal) { _ in }
-        runState.withLock { $0.runner = pthread_self() }
         let start = ContinuousClock.now
-        var counts = ExitCounts(start: start)
-        let outcome = runUntilEnd(&counts)
-        let end = ContinuousClock.now
-        let timeline = counts.timeline
         runState.withLock { state in
-            state.runner = nil
+            state.outcome = nil
+            state.counts = nil
+        }
+        let others = DispatchGroup()
+        for (id, processor) in processors.enumerated().dropFirst() {
+            DispatchQueue(label: "vCPU \(id)").async(group: others) { self.run(processor, since: start) }
+        }
+        run(processors[0], since: start)
+        others.wait()
+        let end = ContinuousClock.now
+        return runState.withLock { state in
+            let timeline = (state.counts ?? ExitCounts(start: start)).timeline
             state.statistics.exitTimeline = timeline
             state.statistics.exits = ExitCounts.totals(timeline)
             state.statistics.running = start.duration(to: end)
             state.statistics.untilFirstOutput = output.firstByte.map { start.duration(to: $0) }
             state.statistics.consoleByteCount = output.byteCount
+            return state.outcome ?? .stopped
         }
-        return outcome
+    }
+
+    /// Runs one vCPU on the calling thread until the run ends, and ends it for the others when this one says so.
+    private func run(_ processor: VCPU, since start: ContinuousClock.Instant) {
+        let thread = pthread_self()
+        runState.withLock { $0.runners.append(thread) }
+        var counts = ExitCounts(start: start)
+        let outcome = runUntilEnd(processor, &counts)
+        runState.withLock { state in
+            state.runners.removeAll { pthread_equal($0, thread) != 0 }
+            if state.counts?.add(counts) == nil { state.counts = counts }
+            if state.outcome == nil { state.outcome = outcome }
+        }
+        interruptAll()
     }
 
     /// Ends ``run()`` from another thread, at the next instruction boundary or at once when the guest sleeps.
     public func stop() {
         runState.withLock { $0.stopRequested = true }
-        // Order matters: the loop clears the flag first and looks at `stopRequested` afterwards.
+        interruptAll()
+    }
+
+    /// Makes every vCPU look at how the run stands.
+    private func interruptAll() {
+        // Order matters: the loop clears the flag first and looks at the state afterwards.
         for processor in processors { processor.run.immediateExit = true }
-        // Under the lock: as long as there is a runner, its thread is inside run() and so exists.
+        // Under the lock: a runner's thread is inside run() and so exists.
         runState.withLock { state in
-            if let runner = state.runner { _ = pthread_kill(runner, Self.kickSignal) }
+            for runner in state.runners { _ = pthread_kill(runner, Self.kickSignal) }
         }
     }
 
@@ -123,12 +152,11 @@ extension Machine {
     /// The vCPUs' descriptors, in creation order.
     public var vcpuHandles: [KernelHandle] { processors.map(\.handle) }
 
-    private func runUntilEnd(_ counts: inout ExitCounts) -> RunOutcome {
-        let processor = processors[0]
+    private func runUntilEnd(_ processor: VCPU, _ counts: inout ExitCounts) -> RunOutcome {
         let page = processor.run
         while true {
             page.immediateExit = false
-            if runState.withLock({ $0.stopRequested }) {
+            if runState.withLock({ $0.stopRequested || $0.outcome != nil }) {
                 // Set again, so that a stop that comes between two runs is not lost to a caller that runs on.
                 page.immediateExit = true
                 return .stopped

@@ -5,7 +5,7 @@
 // host kernel says of itself.
 //
 //     thread        does
-//     vCPU          run(): KVM_RUN and every exit; the console's output
+//     vCPU          run(): KVM_RUN and every exit; the console's output. One thread each, the boot processor's the caller's
 //     any other     stop(), type(_:)
 
 import GuestImage

@@ -364,5 +364,3 @@ final class SleepingPlace: @unchecked Sendable {
     }
 }
 
-/// Lets another thread run.
-func yieldProcessor() { _ = sched_yield() }

@@ -18,6 +18,8 @@ public final class Processor {
         public var cBit: Int? = nil
         /// Value of MSR C0010131 (SEV_STATUS).
         public var sevStatus: UInt64 = 0
+        /// PAUSE ends the slice: another processor of the machine may be what this one waits for.
+        public var yieldsAtPause = false
         /// Guest physical address bits; entries with bits above them set are reserved-bit faults.
         public var physicalAddressBits = 48
         /// CR4 bits that CPUID announces beyond the ones every such processor has: UMIP, LA57, PCIDE, SMEP, SMAP, PKE.
@@ -28,6 +30,7 @@ public final class Processor {
     }
 
     let s: CPU
+    let group: ProcessorGroup?
     let memory: any ProcessorMemory
     let configuration: Configuration
     /// The instruction groups that exist; decoded code is forgotten when they change.
@@ -95,8 +98,10 @@ public final class Processor {
     var breakpointFault = false
     var retired: UInt64 = 0
 
-    public init(memory: any ProcessorMemory, configuration: Configuration) {
+    /// - Parameter group: The processors that share this one's memory; nil: there are none.
+    public init(memory: any ProcessorMemory, configuration: Configuration, group: ProcessorGroup? = nil) {
         self.memory = memory
+        self.group = group
         self.configuration = configuration
         features = configuration.features
         cBitMask = configuration.cBit.map { 1 << UInt64($0 & 63) } ?? 0
@@ -133,9 +138,11 @@ public final class Processor {
         s.pointee.owner = Unmanaged.passUnretained(self).toOpaque()
         flushJumps()
         state = ProcessorState()
+        group?.add(self)
     }
 
     deinit {
+        group?.remove(self)
         s.pointee.jumps.deallocate()
         for t in tables + [emptyTLB] { t.deallocate() }
         walkCache.deallocate()
@@ -228,7 +235,8 @@ public final class Processor {
 
     /// Guest TSC = host monotonic nanoseconds × kHz / 10⁶ + offset.
     public var tscKHz: UInt32 = 1_000_000
-    var tscOffset: UInt64 = 0
+    /// The offset, exactly: processors with the same one and the same frequency count alike.
+    public var tscOffset: UInt64 = 0
     public var tsc: UInt64 {
         get { scaledTime &+ tscOffset }
         set { tscOffset = newValue &- scaledTime }

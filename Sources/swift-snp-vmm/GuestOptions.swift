@@ -48,7 +48,7 @@ struct GuestOptions: ParsableArguments {
     var chosenConfidentiality: Confidentiality?
     @Option(help: ArgumentHelp("The guest's RAM, for example 512M or 2G.", valueName: "size"))
     var memory = "512M"
-    @Option(help: ArgumentHelp("Virtual processors. This version runs one.", valueName: "n"))
+    @Option(help: ArgumentHelp("Virtual processors.", valueName: "n"))
     var cpus = 1
     @Option(
         name: .customLong("vcpu-type"),

@@ -65,9 +65,9 @@ struct Run: ParsableCommand {
         if certs != nil, guest.confidential != .snp {
             throw ValidationError("--certs belongs to --confidential snp.")
         }
-        if guest.cpus != 1, !launchOnly {
+        if guest.cpus != 1, !launchOnly, [.sev, .sevES].contains(guest.confidential.technology) {
             throw ValidationError(
-                "--cpus \(guest.cpus): this version runs one vCPU; more can be measured and launched only.")
+                "--cpus \(guest.cpus): SEV and SEV-ES guests run one vCPU; more can be measured and launched only.")
         }
     }
 

@@ -5,13 +5,18 @@ import TestSupport
 
 @Suite(.enabled(if: BuiltGuest.firmware("hello") != nil, "no flat guests: run `make firmware`"))
 struct FirmwareGuestTests {
-    /// Runs a guest; 64 MiB, SNP unless told.
-    func run(_ name: String, confidential: String = "snp") throws -> (ending: ChildProcess.Ending, output: String) {
+    /// Runs a guest; 64 MiB, one vCPU, SNP unless told.
+    func run(_ name: String, confidential: String = "snp", cpus: Int = 1) throws -> (
+        ending: ChildProcess.Ending, output: String
+    ) {
         let command = try #require(BuiltProgram.path("swift-snp-vmm"))
         let image = try #require(BuiltGuest.firmware(name))
         return try ChildProcess.run(
             command,
-            ["run", image, "--backend", "software", "--confidential", confidential, "--memory", "64M"],
+            [
+                "run", image, "--backend", "software", "--confidential", confidential, "--memory", "64M", "--cpus",
+                "\(cpus)",
+            ],
             timeoutMilliseconds: 60_000)
     }
 
@@ -23,6 +28,15 @@ struct FirmwareGuestTests {
     ])
     func selfCheckingGuestPasses(_ name: String) throws {
         let (ending, output) = try run(name)
+        let lines = output.split(whereSeparator: \.isNewline)
+        #expect(lines.filter { $0.hasPrefix("BAD") } == [], "\(output)")
+        #expect(lines.contains { $0.hasPrefix("PASS") }, "\(output)")
+        #expect(ending == .exited(0), "\(output)")
+    }
+
+    /// Two vCPUs: creation of the second one, atomic operations, changed code and rescinded pages between both.
+    @Test func twoProcessorsShareMemory() throws {
+        let (ending, output) = try run("processors", cpus: 2)
         let lines = output.split(whereSeparator: \.isNewline)
         #expect(lines.filter { $0.hasPrefix("BAD") } == [], "\(output)")
         #expect(lines.contains { $0.hasPrefix("PASS") }, "\(output)")

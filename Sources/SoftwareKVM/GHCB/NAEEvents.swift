@@ -42,13 +42,33 @@ extension VirtualCPU {
         case .hypervisorFeatures: answer(session, info1: 0, info2: Self.hypervisorFeatures.rawValue)
         case .termination: return terminate(session.gpa)
         case .pageStateChange: return beginPageStateChange(session)
-        // No other vCPU to create: every APIC id is unknown.
-        case .apCreation: return refuse(session, .invalidInput)
+        case .apCreation: return handleProcessorCreation(session)
         case .guestRequest: return handleGuestRequest(session)
         case .extendedGuestRequest: return handleExtendedGuestRequest(session)
         case .unsupported: return .fail(.EINVAL)
         // DR7, INVD, WBINVD, MONITOR, MWAIT: nothing to do.
         default: break
+        }
+        return finish(session)
+    }
+
+    // MARK: AP creation [GHCB 4.1.9; KVM sev_snp_ap_creation]
+
+    /// Starts another vCPU with a state that the guest has put into a page of its own, or ends one.
+    private func handleProcessorCreation(_ session: GHCBSession) -> RunStep {
+        let apicID = UInt32(truncatingIfNeeded: session.exitInfo1 >> 32)
+        guard let snp = vm.snp, let target = vm.vcpus.first(where: { $0.id == apicID }), target !== self else {
+            return refuse(session, .invalidInput)
+        }
+        switch session.exitInfo1 & 0xffff_ffff {
+        case 1:
+            // A VMSA at the start of a 2 MiB frame meets an erratum of real processors.
+            guard session.rax == snp.vmsaFeatures, session.exitInfo2 & 0xfff == 0, session.exitInfo2 & 0x1f_ffff != 0
+            else { return refuse(session, .invalidInput) }
+            target.ask(.create(vmsa: session.exitInfo2))
+        case 2: target.ask(.destroy)
+        // On INIT (0): an INIT from outside never reaches an SNP guest's vCPU here.
+        default: return refuse(session, .invalidInput)
         }
         return finish(session)
     }

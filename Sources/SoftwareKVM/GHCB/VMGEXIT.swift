@@ -72,7 +72,7 @@ extension VirtualCPU {
         return .exit(.systemEvent)
     }
 
-    /// The vCPU waits for a SIPI that, with one vCPU, nobody sends.
+    /// The vCPU waits for a SIPI, which this kernel gives to plain guests only.
     func holdForReset() -> RunStep {
         if vm.interrupts.withLock({ $0.hasLocalAPIC }) {
             mpState = .apResetHold

@@ -106,12 +106,27 @@ struct InterruptController {
                 return false
             }
         case .nmi: apics[index].nmiPending = true
-        // INIT and SIPI start further processors, which this machine does not run; it has no SMM.
-        case .initialize, .startup: return true
+        case .initialize:
+            apics[index].initPending = true
+            apics[index].startupVector = nil
+        case .startup: apics[index].startupVector = message.vector
+        // This machine has no SMM.
         case .smi, .external: return false
         }
         wake |= 1 << UInt64(index & 63)
         return true
+    }
+
+    /// What INIT and SIPI ask of vCPU `index`, which it then sees to. An INIT resets its local APIC.
+    mutating func takeStartup(vcpu index: Int) -> (isInit: Bool, vector: UInt8?)? {
+        guard apics.indices.contains(index), apics[index].initPending || apics[index].startupVector != nil else {
+            return nil
+        }
+        let taken = (apics[index].initPending, apics[index].startupVector)
+        if apics[index].initPending { apics[index].initialize() }
+        apics[index].initPending = false
+        apics[index].startupVector = nil
+        return taken
     }
 
     // MARK: Register accesses of a processor

@@ -27,6 +27,9 @@ struct LocalAPIC {
     private(set) var tscDeadline: UInt64 = 0
 
     var nmiPending = false
+    /// INIT has come, and after it a SIPI with this vector.
+    var initPending = false
+    var startupVector: UInt8?
 
     /// Addresses of the xAPIC page.
     static let defaultBase: UInt64 = 0xfee0_0000
@@ -60,6 +63,9 @@ struct LocalAPIC {
         timerPeriod = 0
         tscDeadline = 0
     }
+
+    /// What INIT leaves: the registers of a reset, in the mode that the APIC is in [APM2 16.3.1].
+    mutating func initialize() { resetRegisters() }
 
     var isEnabled: Bool { base & 0x800 != 0 }
     var isX2APIC: Bool { base & 0xc00 == 0xc00 }

@@ -1,12 +1,13 @@
 // A VM: memory, vCPUs, interrupt controllers, clock, and the confidential guest once there is one.
 //
-// Locks, outermost first: `lock` (what the real kernel does under kvm->lock and slots_lock) → a vCPU's `mutex` → a vCPU's
-// `guestMode` → the leaf locks of memory, guest_memfd, interrupts and the vCPU list, which are held for one operation.
+// Locks, outermost first: `lock` (what the real kernel does under kvm->lock and slots_lock) → a vCPU's `mutex` → the
+// machine's `gate` → the leaf locks of memory, guest_memfd, interrupts and the vCPU list, which are held for one operation.
 
 import KVMABI
 import MemoryController
 import SEVABI
 import Synchronization
+import X86Core
 
 // @unchecked Sendable: the unprotected `var`s are guarded by `lock`, as each says.
 final class VirtualMachine: @unchecked Sendable {
@@ -19,6 +20,10 @@ final class VirtualMachine: @unchecked Sendable {
     let identifier: UInt64
     let memory: GuestMemory
     let interrupts = Mutex(InterruptController())
+    /// Held while a processor runs, and by whoever changes what processors have cached.
+    let gate = GuestGate()
+    /// Guarded by `gate`: the processors that have been made.
+    let processors = ProcessorGroup()
     /// In creation order. A vCPU lives as long as its VM.
     private let vcpuList = Mutex<[VirtualCPU]>([])
     let clock: VMClock
@@ -79,6 +84,8 @@ final class VirtualMachine: @unchecked Sendable {
             let vcpu = VirtualCPU(
                 vm: self, id: id, index: existing.count, isBootProcessor: id == bootVCPUIdentifier,
                 tscKHz: defaultTSCkHz)
+            // One counter for all, as KVM arranges it: guests compare.
+            if let first = existing.first { vcpu.shareTSC(of: first) }
             interrupts.withLock { controller in
                 guard controller.hasLocalAPIC else { return }
                 controller.apics.append(LocalAPIC(id: id, isBootProcessor: id == bootVCPUIdentifier))

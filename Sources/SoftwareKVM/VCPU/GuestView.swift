@@ -139,6 +139,8 @@ final class GuestView: ProcessorMemory {
         guard let spa = privatePage(gpa) else { return nil }
         let outcome = systemMemory.pvalidate(spa, gpa: gpa & ~4095, asid: asid, is2MiB: size == 1, validate: validate)
         guard case .result(let result, let unchanged) = outcome else { return nil }
+        // One that is no longer validated must leave the other processors, too.
+        if !validate, !unchanged { forgetElsewhere() }
         return PValidateResult(code: result.rawValue, unchanged: unchanged)
     }
 
@@ -147,7 +149,13 @@ final class GuestView: ProcessorMemory {
         let outcome = systemMemory.rmpadjust(
             spa, gpa: gpa & ~4095, asid: asid, is2MiB: size == 1, attributes: attributes)
         guard case .result(let result, _) = outcome else { return nil }
+        forgetElsewhere()
         return result.rawValue
+    }
+
+    /// Called inside the guest, so that no other processor of the machine is.
+    private func forgetElsewhere() {
+        for other in vcpu.vm.vcpus where other !== vcpu { other.forgetTranslations() }
     }
 
     func deviceRead(gpa: UInt64, byteCount: Int, into value: inout UInt64) -> Bool {

@@ -126,7 +126,7 @@ extension VirtualCPU {
     }
 
     private func writeProcessorMSR(_ number: UInt32, _ value: UInt64) -> Bool {
-        if !isSealed, let processor { return processor.writeOwnMSR(number, value) }
+        if !isSealed, let processor { return vm.gate.withLock { processor.writeOwnMSR(number, value) } }
         let isCanonical = UInt64(bitPattern: Int64(bitPattern: value << 16) >> 16) == value
         switch number {
         case 0x174: savedState.sysenterCS = value
@@ -176,7 +176,7 @@ extension VirtualCPU {
         }
         if accepted == nil { apicBaseWithoutLAPIC = value }
         // The xAPIC page may have moved.
-        if accepted == true { forgetTranslations() }
+        if accepted == true { paused { forgetTranslations() } }
         return accepted ?? true
     }
 

@@ -39,11 +39,13 @@ extension VirtualCPU {
         if vm.type != .plain, vm.technology == nil { throw .EINVAL }
         // KVM_CAP_SYNC_REGS is 0 here: no register set may be asked for.
         if runPage.validRegisters != 0 || runPage.dirtyRegisters != 0 { throw .EINVAL }
-        if mpState == .uninitialized {
-            // Only INIT and SIPI start it, and nobody sends them.
+        takeStartRequest()
+        takeStartup()
+        if mpState == .uninitialized || mpState == .initReceived {
+            // Another vCPU starts it. The VMM hears of the end of the wait, whatever ended it.
             if runPage.immediateExit { throw .EINTR }
-            _ = sleeper.sleep(nanoseconds: Self.longestSleep)
-            throw runPage.immediateExit ? .EINTR : .EAGAIN
+            let outcome = sleeper.sleep(nanoseconds: Self.longestSleep)
+            throw runPage.immediateExit || outcome == .interrupted ? .EINTR : .EAGAIN
         }
         guard let processor = makeProcessor() else {
             // VMRUN refuses: VMEXIT_INVALID.
@@ -52,14 +54,18 @@ extension VirtualCPU {
             return 0
         }
         // User space had control and may have written guest memory, code included.
-        processor.hostMemoryMayHaveChanged()
+        paused { processor.hostMemoryMayHaveChanged() }
         var step = complete()
         if step == .resume && runPage.immediateExit { step = .fail(.EINTR) }
-        while step == .resume { step = runOnce(processor) }
+        while step == .resume {
+            step = runOnce(processor)
+            // The processor that runs may be one that another vCPU wants to be another, or none.
+            if hasStartRequest || mpState == .initReceived { break }
+        }
         publishState(processor)
         saveVMSA(processor)
         switch step {
-        case .resume: return 0
+        case .resume: throw .EAGAIN
         case .exit(let reason):
             runPage.exitReason = reason
             return 0
@@ -88,10 +94,12 @@ extension VirtualCPU {
         case .none: return .resume
         case .portAccess(let access):
             let mask = access.byteCount >= 4 ? UInt32.max : (1 << UInt32(8 * access.byteCount)) - 1
-            processor?.completeIO(value: runPage.mapping.load(at: 0x1000, as: UInt32.self) & mask)
+            let value = runPage.mapping.load(at: 0x1000, as: UInt32.self) & mask
+            // Finishes the instruction, inside the guest.
+            paused { processor?.completeIO(value: value) }
             return .resume
         case .mmio(let isWrite):
-            if !isWrite { processor?.completeMMIO(value: runPage.mmioData) }
+            if !isWrite { paused { processor?.completeMMIO(value: runPage.mmioData) } }
             return .resume
         case .hypercall:
             processor?[0] = runPage.hypercallResult
@@ -116,6 +124,8 @@ extension VirtualCPU {
         if runPage.immediateExit { return .fail(.EINTR) }
         updateClockIfRequested()
         let now = HostClock.monotonic
+        takeStartup()
+        if mpState == .initReceived { return .resume }
         let (hasLAPIC, deliverable, deadline, finished) = vm.withInterrupts { controller in
             let deadline = controller.advanceTimers(vcpu: index, now: now)
             // Split irqchip: level vectors that ended since the last look.
@@ -264,11 +274,11 @@ extension VirtualCPU {
     private func handlePort(_ access: IOAccess, _ processor: Processor) -> RunStep {
         if access.write {
             if writeKernelPort(access.port, byteCount: access.byteCount, value: UInt64(access.value)) {
-                processor.completeIO(value: 0)
+                paused { processor.completeIO(value: 0) }
                 return .resume
             }
         } else if let value = readKernelPort(access.port, byteCount: access.byteCount) {
-            processor.completeIO(value: UInt32(truncatingIfNeeded: value))
+            paused { processor.completeIO(value: UInt32(truncatingIfNeeded: value)) }
             return .resume
         }
         let io = RunPage.PortIO(

@@ -10,8 +10,8 @@ import Synchronization
 import X86Core
 import X86Defs
 
-// @unchecked Sendable: the `var`s are guarded by `mutex`, as each ioctl and KVM_RUN hold it; the processor also by
-// `guestMode`.
+// @unchecked Sendable: the `var`s are guarded by `mutex`, as each ioctl and KVM_RUN hold it; the processor also by the
+// machine's gate.
 package final class VirtualCPU: @unchecked Sendable {
     /// kvm_run, the page of port data, the coalesced ring.
     static let mappingByteCount = 3 * 4096
@@ -26,10 +26,8 @@ package final class VirtualCPU: @unchecked Sendable {
     package let runPage: RunPage
     let sleeper = SleepingPlace()
     private let mutex = Mutex(())
-    /// Held while the processor runs: whoever takes it knows that no translation is in use.
-    private let guestMode = Mutex(())
-    /// How many threads wait for `guestMode` to make a change.
-    private let pauseRequests = Atomic<Int>(0)
+    /// What other vCPUs ask of this one.
+    private let startRequest = Mutex<StartRequest?>(nil)
     private let clockUpdateRequested = Atomic<Bool>(false)
 
     /// The state as long as there is no processor; afterwards, for a sealed vCPU, what it was sealed with.
@@ -104,24 +102,17 @@ package final class VirtualCPU: @unchecked Sendable {
 
     func lockedForSealing(_ body: () -> Void) { mutex.withLock { _ in body() } }
 
-    /// Runs `body` while the processor is outside the guest.
-    func paused(_ body: () -> Void) {
-        pauseRequests.add(1, ordering: .acquiringAndReleasing)
-        guestMode.withLock { _ in body() }
-        pauseRequests.subtract(1, ordering: .acquiringAndReleasing)
-    }
+    /// Runs `body` while no processor of the machine is inside the guest.
+    func paused(_ body: () -> Void) { vm.gate.withLock(body) }
 
-    /// Enters the guest. Waits while somebody wants it paused.
-    func enterGuest(_ processor: Processor) -> VMExit {
-        while pauseRequests.load(ordering: .acquiring) > 0 { yieldProcessor() }
-        return guestMode.withLock { _ in processor.run() }
-    }
+    /// Enters the guest. Waits while another one is inside, or somebody wants it paused.
+    func enterGuest(_ processor: Processor) -> VMExit { vm.gate.withLock { processor.run() } }
 
     /// Makes a KVM_RUN in progress look at its surroundings: out of its sleep now, out of the guest at the end of the
     /// processor's slice, a fraction of a millisecond away.
     func notify() { sleeper.wake() }
 
-    // MARK: Translations (called while paused, or by the vCPU's own thread)
+    // MARK: Translations (called while paused)
 
     func forgetTranslations() { processor?.flushTLB() }
 
@@ -139,7 +130,7 @@ package final class VirtualCPU: @unchecked Sendable {
     var state: ProcessorState {
         get { isSealed ? savedState : processor?.state ?? savedState }
         set {
-            if !isSealed, let processor { processor.state = newValue } else { savedState = newValue }
+            if !isSealed, let processor { paused { processor.state = newValue } } else { savedState = newValue }
         }
     }
 
@@ -178,14 +169,19 @@ package final class VirtualCPU: @unchecked Sendable {
             }
         }
         let view = GuestView(vcpu: self, asid: asid, encryptsUserMemory: vm.sev != nil)
-        let processor = Processor(memory: view, configuration: configuration)
-        processor.state = state
+        configuration.yieldsAtPause = vm.vcpus.count > 1
+        let processor = vm.gate.withLock {
+            let processor = Processor(memory: view, configuration: configuration, group: vm.processors)
+            processor.state = state
+            self.view = view
+            self.processor = processor
+            return processor
+        }
         processor.tscKHz = tscKHz
-        processor.tsc = tsc
+        // To the nanosecond the same as before, and as on the machine's other vCPUs.
+        processor.tscOffset = tscOffset
         // The MSR starts as the answer to an information request [GHCB 2.3.1].
         processor.ghcbMSR = savedGHCBMSR != 0 ? savedGHCBMSR : protectsState ? Self.initialGHCBMSR(vm).rawValue : 0
-        self.view = view
-        self.processor = processor
         return processor
     }
 
@@ -220,6 +216,80 @@ package final class VirtualCPU: @unchecked Sendable {
 
     private var signature: UInt64 { UInt64(cpuidEntry(1, 0)?.eax ?? 0x600) }
 
+    // MARK: Starting by another vCPU
+
+    /// What another vCPU asks for; this one sees to it on its next way into the guest.
+    enum StartRequest: Sendable, Equatable {
+        /// AP creation: the state is in this page [GHCB 4.1.9].
+        case create(vmsa: UInt64)
+        /// AP destruction: it runs no more.
+        case destroy
+    }
+
+    /// Called by another vCPU's thread. The last request counts.
+    func ask(_ request: StartRequest) {
+        startRequest.withLock { $0 = request }
+        notify()
+    }
+
+    var hasStartRequest: Bool { startRequest.withLock { $0 != nil } }
+
+    /// Does what was asked. The vCPU's own thread, outside the guest.
+    func takeStartRequest() {
+        guard
+            let request = startRequest.withLock({ request in
+                defer { request = nil }
+                return request
+            })
+        else { return }
+        // The processor leaves the machine's group: nobody may be in the guest then.
+        paused {
+            processor = nil
+            view = nil
+        }
+        completion = .none
+        savedGHCBMSR = 0
+        registeredGHCB = nil
+        nmiMasked = false
+        switch request {
+        case .create(let gpa):
+            vmsaPage = privatePage(gpa)
+            // Without such a page there is nothing to run.
+            mpState = vmsaPage == nil ? .uninitialized : .runnable
+        case .destroy:
+            vmsaPage = nil
+            mpState = .uninitialized
+        }
+    }
+
+    /// INIT and SIPI [APM2 16.7.6]. They do not reach vCPUs whose state is the guest's own: those are created.
+    func takeStartup() {
+        guard let (isInit, vector) = vm.interrupts.withLock({ $0.takeStartup(vcpu: index) }), !protectsState else {
+            return
+        }
+        if isInit {
+            resetAfterShutdown()
+            nmiMasked = false
+            queuedException = nil
+            mpState = isBootProcessor ? .runnable : .initReceived
+        }
+        guard let vector, mpState == .initReceived else { return }
+        var state = state
+        state.cs.selector = UInt16(vector) << 8
+        state.cs.base = UInt64(vector) << 12
+        state.rip = 0
+        self.state = state
+        mpState = .runnable
+    }
+
+    /// The guest's own VMSA page; nil when no private page is there.
+    private func privatePage(_ gpa: UInt64) -> SPA? {
+        guard case .privatePage(let memfd, let index) = vm.memory.place(gpa: gpa, encrypted: true, writing: true) else {
+            return nil
+        }
+        return memfd.page(at: index)
+    }
+
     // MARK: Sealing [KVM sev_es_sync_vmsa]
 
     /// The state as KVM puts it into the VMSA: what the VMM has set, and what KVM adds.
@@ -248,6 +318,12 @@ package final class VirtualCPU: @unchecked Sendable {
         let (high, low) = monotonic.multipliedFullWidth(by: UInt64(tscKHz))
         // Safe: high is below 10⁶ for any uptime below 10⁸ seconds at 4 GHz; beyond that the count is simply wrong.
         return high < 1_000_000 ? UInt64(1_000_000).dividingFullWidth((high, low)).quotient : 0
+    }
+
+    /// Counts as another vCPU does. Before the first KVM_RUN.
+    func shareTSC(of other: VirtualCPU) {
+        tscKHz = other.tscKHz
+        tscOffset = other.processor?.tscOffset ?? other.tscOffset
     }
 
     /// The guest's time-stamp counter now.

@@ -170,14 +170,14 @@ extension Processor {
         blockHash[h] = index
         b.nextInPage = codePages[b.page]
         if b.nextInPage < 0 {
-            dropWriteTags(b.page)
+            dropWriteTagsEverywhere(b.page)
             if cBitMask == 0 { codePageChecks[b.page] = (Self.hashPage(b.page), codeEpoch) }
         }
         codePages[b.page] = index
         if b.secondPage != 0 {
             b.nextInSecondPage = codePages[b.secondPage]
             if b.nextInSecondPage < 0 {
-                dropWriteTags(b.secondPage)
+                dropWriteTagsEverywhere(b.secondPage)
                 if cBitMask == 0 { codePageChecks[b.secondPage] = (Self.hashPage(b.secondPage), codeEpoch) }
             }
             codePages[b.secondPage] = index
@@ -187,6 +187,11 @@ extension Processor {
             old.pointee.fn = h_forward
             old.pointee.imm = UInt64(UInt(bitPattern: b.first))
         }
+    }
+
+    private func dropWriteTagsEverywhere(_ page: UInt) {
+        dropWriteTags(page)
+        group?.forOthers(than: self) { $0.dropWriteTags(page) }
     }
 
     private func dropWriteTags(_ page: UInt) {

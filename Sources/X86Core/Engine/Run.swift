@@ -76,6 +76,14 @@ extension Processor {
         }
     }
 
+    /// Makes `run` return `.interrupt` at the next block.
+    func endSlice() {
+        guard s.pointee.budget >= 0 else { return }
+        // What is taken from the budget has not been executed.
+        retired &-= UInt64(bitPattern: s.pointee.budget) &+ 1
+        s.pointee.budget = -1
+    }
+
     /// Uops that slow paths made possible.
     private func repeatUops() {
         while s.pointee.leave == UInt32(X86_LEAVE_REDO) {

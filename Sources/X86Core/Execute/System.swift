@@ -107,7 +107,9 @@ extension Processor {
             guard privileged else { return gp() }
             s.pointee.shadow = 0
             return leave(.halt, at: next)
-        case .pause: return true
+        case .pause:
+            if configuration.yieldsAtPause { endSlice() }
+            return true
         case .inPort, .outPort: return portIO(ip, at: rip)
         case .ins, .outs: return stringIO(ip, at: rip)
 

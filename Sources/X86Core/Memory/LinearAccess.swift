@@ -23,8 +23,8 @@ extension Processor {
             return nil
         }
         let hostPage = UInt(bitPattern: p)
-        if codePages.contains(hostPage) {
-            if access == .write { forgetCodePage(hostPage) }
+        if isCodePage(hostPage) {
+            if access == .write { forgetCodePageEverywhere(hostPage) }
         } else if !watched {
             let tag = a & ~0xfff
             e.pointee = x86_tlb_entry(

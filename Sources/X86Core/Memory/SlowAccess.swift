@@ -66,10 +66,10 @@ extension Processor {
             }
             if case .memory(let host, var storable) = found {
                 let hostPage = UInt(bitPattern: host)
-                if codePages.contains(hostPage) {
+                if isCodePage(hostPage) {
                     if write {
-                        let here = runningInside(hostPage, ip)
-                        forgetCodePage(hostPage)
+                        let here = codePages.contains(hostPage) && runningInside(hostPage, ip)
+                        forgetCodePageEverywhere(hostPage)
                         if here {
                             return bounce(
                                 ip, origin, a, size, [piece(host, a, size)], write: true, reads: reads, leaving: true)
@@ -100,9 +100,9 @@ extension Processor {
         }
         var leaving = false
         if write {
-            for page in [UInt(bitPattern: host1), UInt(bitPattern: host2)] where codePages.contains(page) {
-                leaving = leaving || runningInside(page, ip)
-                forgetCodePage(page)
+            for page in [UInt(bitPattern: host1), UInt(bitPattern: host2)] where isCodePage(page) {
+                leaving = leaving || codePages.contains(page) && runningInside(page, ip)
+                forgetCodePageEverywhere(page)
             }
         }
         if watched, noteDataAccess(a, size, write: write) { leaving = true }

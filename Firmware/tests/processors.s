@@ -1,0 +1,242 @@
+# Two vCPUs of an SNP guest: the second is created by the first [GHCB 4.1.9] with a state in a page of the guest's own; LOCK
+# and XCHG between the two, code and pages that one changes under the other, and the second one's end. Needs --cpus 2.
+
+.include "runtime.inc"
+.globl guest_main
+
+.set EXIT_AP_CREATION, 0x80000013
+.set ROUNDS, 100000
+
+# Fields of the VMSA [APM2 B.4]
+.set VMSA_ES,    0x000
+.set VMSA_CS,    0x010
+.set VMSA_SS,    0x020
+.set VMSA_DS,    0x030
+.set VMSA_GDTR,  0x060
+.set VMSA_LDTR,  0x070
+.set VMSA_IDTR,  0x080
+.set VMSA_TR,    0x090
+.set VMSA_EFER,  0x0D0
+.set VMSA_CR4,   0x148
+.set VMSA_CR3,   0x150
+.set VMSA_CR0,   0x158
+.set VMSA_DR7,   0x160
+.set VMSA_DR6,   0x168
+.set VMSA_RFLAGS, 0x170
+.set VMSA_RIP,   0x178
+.set VMSA_RSP,   0x1D8
+.set VMSA_PAT,   0x268
+.set VMSA_FEATURES, 0x3B0
+.set VMSA_XCR0,  0x3E8
+.set VMSA_MXCSR, 0x408
+.set VMSA_FCW,   0x410
+
+# CREATE "name", request and APIC id, VMSA, features, wanted low half of info 1, wanted info 2
+.macro CREATE name, request, page, features, info1, info2
+    call ghcb_begin
+    mov rax, \features
+    mov [ghcb + GHCB_RAX], rax
+    GHCB_VALID GHCB_RAX
+    mov edi, 0x80000013
+    mov rsi, \request
+    lea rdx, [\page]
+    call ghcb_call
+    mov [answer], rdx
+    EXPECT "\name", \info1
+    mov rax, [answer]
+    EXPECT "\name: reason", \info2
+.endm
+
+# WAIT_FOR value: until the other vCPU has come so far.
+.macro WAIT_FOR value
+1:  pause
+    cmp dword ptr [ap_state], \value
+    jne 1b
+.endm
+
+.text
+guest_main:
+    mov dword ptr [vmsa + VMSA_CS], 0x0A9B0008      # selector 8; 64-bit code
+    mov dword ptr [vmsa + VMSA_CS + 4], -1
+    .irp segment, VMSA_ES, VMSA_SS, VMSA_DS
+    mov dword ptr [vmsa + \segment], 0x0C930010     # selector 16; data
+    mov dword ptr [vmsa + \segment + 4], -1
+    .endr
+    mov dword ptr [vmsa + VMSA_LDTR], 0x00820000
+    mov dword ptr [vmsa + VMSA_TR], 0x008B0000
+    mov dword ptr [vmsa + VMSA_TR + 4], 0x67
+    sgdt [table]
+    mov ax, [table]
+    mov [vmsa + VMSA_GDTR + 4], ax
+    mov rax, [table + 2]
+    mov [vmsa + VMSA_GDTR + 8], rax
+    sidt [table]
+    mov ax, [table]
+    mov [vmsa + VMSA_IDTR + 4], ax
+    mov rax, [table + 2]
+    mov [vmsa + VMSA_IDTR + 8], rax
+    mov qword ptr [vmsa + VMSA_EFER], 0x1500        # SVME, LMA, LME
+    mov rax, cr4
+    mov [vmsa + VMSA_CR4], rax
+    mov rax, cr3
+    mov [vmsa + VMSA_CR3], rax
+    mov rax, cr0
+    mov [vmsa + VMSA_CR0], rax
+    mov dword ptr [vmsa + VMSA_DR6], 0xFFFF0FF0
+    mov qword ptr [vmsa + VMSA_DR7], 0x400
+    mov qword ptr [vmsa + VMSA_RFLAGS], 2
+    lea rax, [ap_start]
+    mov [vmsa + VMSA_RIP], rax
+    lea rax, [ap_stack_top]
+    mov [vmsa + VMSA_RSP], rax
+    mov rax, 0x0007040600070406
+    mov [vmsa + VMSA_PAT], rax
+    mov eax, [sev_status]
+    shr eax, 2
+    mov [features], rax
+    mov [vmsa + VMSA_FEATURES], rax
+    mov qword ptr [vmsa + VMSA_XCR0], 1
+    mov dword ptr [vmsa + VMSA_MXCSR], 0x1F80
+    mov word ptr [vmsa + VMSA_FCW], 0x37F
+
+    lea rax, [vmsa]
+    xor ecx, ecx
+    mov edx, 0x10001
+    rmpadjust_
+    EXPECT "the page is a VMSA", 0
+
+    mov r12, [features]
+    CREATE "nobody has this APIC id", 0x700000001, vmsa, r12, 2, 5
+    CREATE "a vCPU does not create itself", 0x000000001, vmsa, r12, 2, 5
+    CREATE "no such request", 0x100000003, vmsa, r12, 2, 5
+    CREATE "other features", 0x100000001, vmsa, 0x7F, 2, 5
+    CREATE "not the start of a page", 0x100000001, vmsa+8, r12, 2, 5
+    CREATE "the start of a 2 MiB frame", 0x100000001, 0x200000, r12, 2, 5
+    mov eax, [ap_state]
+    EXPECT "nothing has started", 0
+    CREATE "created", 0x100000001, vmsa, r12, 0, 0
+
+    call work
+    WAIT_FOR 2
+    mov rax, [counter]
+    EXPECT "LOCK INC by both", 2 * ROUNDS
+    mov rax, [sum]
+    EXPECT "LOCK XADD by both", 6 * ROUNDS
+    mov rax, [guarded]
+    EXPECT "plain INC behind XCHG, by both", 2 * ROUNDS
+    mov rax, [exchanged]
+    EXPECT "LOCK CMPXCHG by both", 2 * ROUNDS
+
+    mov eax, [ap_result]
+    EXPECT "the code as it was", 0x1111
+    mov dword ptr [changed + 1], 0x2222
+    mov dword ptr [go], 1
+    WAIT_FOR 3
+    mov eax, [ap_result]
+    EXPECT "the code as the other one changed it", 0x2222
+
+    # The second one reads the page all the time.
+    mov dword ptr [go], 2
+    WAIT_FOR 4
+    mov qword ptr [fault_error], 0
+    lea rax, [ap_faulted]
+    mov [recovery], rax
+    lea rdi, [rescinded]
+    xor esi, esi
+    call validate
+    EXPECT "the page is not validated any more", 0
+    WAIT_FOR 5
+    mov qword ptr [recovery], 0
+    mov rax, [fault_error]
+    EXPECT "and the other one has noticed", 0x404
+
+    CREATE "destroyed", 0x100000002, 0, r12, 0, 0
+    mov ecx, 100000
+2:  pause
+    loop 2b
+    mov r13, [heartbeat]
+    mov ecx, 100000
+3:  pause
+    loop 3b
+    mov rax, [heartbeat]
+    sub rax, r13
+    EXPECT "it does nothing more", 0
+
+    mov dword ptr [ap_state], 0
+    mov dword ptr [go], 0
+    CREATE "created again", 0x100000001, vmsa, r12, 0, 0
+    WAIT_FOR 2
+    mov rax, [counter]
+    EXPECT "it has done its work again", 3 * ROUNDS
+    ret
+
+# What both do at once.
+work:
+    mov ecx, ROUNDS
+1:  lock inc qword ptr [counter]
+    mov eax, 3
+    lock xadd [sum], rax
+2:  mov eax, 1
+    xchg [spinlock], eax
+    test eax, eax
+    jz 3f
+    pause
+    jmp 2b
+3:  inc qword ptr [guarded]
+    mov dword ptr [spinlock], 0
+    mov rax, [exchanged]
+4:  lea rdx, [rax + 1]
+    lock cmpxchg [exchanged], rdx
+    jnz 4b
+    loop 1b
+    ret
+
+.align 4096
+changed:
+    mov eax, 0x1111
+    ret
+.align 4096
+
+ap_start:
+    mov dword ptr [ap_state], 1
+    call work
+    call changed
+    mov [ap_result], eax
+    mov dword ptr [ap_state], 2
+1:  pause
+    cmp dword ptr [go], 1
+    jb 1b
+    call changed
+    mov [ap_result], eax
+    mov dword ptr [ap_state], 3
+2:  pause
+    cmp dword ptr [go], 2
+    jb 2b
+    mov eax, [rescinded]
+    mov dword ptr [ap_state], 4
+3:  mov eax, [rescinded]
+    jmp 3b
+ap_faulted:
+    mov dword ptr [ap_state], 5
+4:  inc qword ptr [heartbeat]
+    pause
+    jmp 4b
+
+.bss
+.align 4096
+vmsa:       .skip 4096
+rescinded:  .skip 4096
+ap_stack:   .skip 4096
+ap_stack_top:
+counter:    .skip 8
+sum:        .skip 8
+guarded:    .skip 8
+exchanged:  .skip 8
+heartbeat:  .skip 8
+features:   .skip 8
+answer:     .skip 8
+table:      .skip 16
+spinlock:   .skip 4
+go:         .skip 4
+ap_state:   .skip 4
+ap_result:  .skip 4
