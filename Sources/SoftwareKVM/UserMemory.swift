@@ -363,4 +363,3 @@ final class SleepingPlace: @unchecked Sendable {
         return errno == EINTR ? .interrupted : .timedOut
     }
 }
-
