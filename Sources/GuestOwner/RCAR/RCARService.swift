@@ -42,6 +42,8 @@ final class RCARService: Sendable {
     init(_ service: ReleaseService) { self.service = service }
 
     func respond(to request: WebRequest, path: String) -> WebResponse {
+        var request = request
+        request.peer += " rcar"
         let parts = path.split(separator: "/", omittingEmptySubsequences: false).map(String.init)
         guard parts.count >= 4, parts[0].isEmpty, parts[1] == "kbs", parts[2] == "v0" else {
             return WebResponse(status: 404, headers: [], body: [])
@@ -203,7 +205,7 @@ final class RCARService: Sendable {
     ) -> WebResponse {
         let causes = refusal.causes.isEmpty ? [refusal.refusal.detail] : refusal.causes
         _ = service.record(
-            peer: "\(request.peer) rcar", .refuse, reason: "\(refusal.refusal.reason)", secret: id, causes: causes,
+            peer: request.peer, .refuse, reason: "\(refusal.refusal.reason)", secret: id, causes: causes,
             report: report)
         var object = JSONObject()
         object.add("type", "https://github.com/confidential-containers/kbs/errors/\(refusal.refusal.reason)")
