@@ -4,7 +4,7 @@
 # make bench   boots the same guest under QEMU's emulator and under us, in turn, and compares
 # make encrypted-disk   boots a guest whose disk opens after attestation only
 #
-# Others: guest, guest-amd64, firmware, fmt, fuzz, audit-unsafe, deps, clean. Variables: ARGS for run, FUZZ_ARGS, BENCH_ARGS,
+# Others: conformance-cpu, guest, guest-amd64, firmware, fmt, fuzz, audit-unsafe, deps, clean. Variables: ARGS for run, FUZZ_ARGS, BENCH_ARGS,
 # GUEST_KERNEL and GUEST_CMDLINE for guest.
 
 SWIFT ?= swift
@@ -13,6 +13,7 @@ SWIFT_BUILD = $(SWIFT) build -c release --no-color-diagnostics
 BIN = .build/release
 GUEST = .guest
 FUZZ_ARGS ?= --rounds 100
+CONFORMANCE_ARGS ?= --passes 1 --random 10000000
 GUEST_SOURCES = $(wildcard Firmware/guest/*)
 AGENT_SOURCES = $(shell find Sources/snp-guest-agent Sources/GuestAgent Sources/CGuestAgent Sources/SecretRelease \
     Sources/Crypto Sources/SEVABI Sources/KVMABI Sources/CProcess Sources/ABILayout -name '*.swift' -o -name '*.[ch]')
@@ -22,7 +23,7 @@ SWIFT_FILES = Package.swift $(shell find Sources Tests Examples Firmware -name '
 # One thing at a time: two targets may both want apt, or the build folder.
 .NOTPARALLEL:
 
-.PHONY: run build test check bench guest guest-amd64 firmware fmt fmt-check fuzz fuzz-smoke hot-loop audit-unsafe \
+.PHONY: run build test check bench conformance-cpu guest guest-amd64 firmware fmt fmt-check fuzz fuzz-smoke hot-loop audit-unsafe \
         encrypted-disk deps deps-guest deps-bench deps-peers deps-report clean
 
 run: build guest
@@ -49,6 +50,12 @@ check: deps
 bench: build guest deps-bench
 	$(SWIFT_BUILD) --product bench
 	$(BIN)/bench $(BENCH_ARGS)
+
+# The CPU engine against the processor this runs on: every opcode form, then random cases. Minutes; CONFORMANCE_ARGS for
+# another seed or number.
+conformance-cpu: deps
+	$(SWIFT_BUILD) --product conformance
+	$(BIN)/conformance $(CONFORMANCE_ARGS)
 
 # The guest images. They are rebuilt when their scripts change, after `make clean`, or when a kernel or a command line is
 # given for them.

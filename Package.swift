@@ -153,7 +153,13 @@ let package = Package(
         tests("CryptoTests", ["Crypto"]),
         tests("MemoryControllerTests", ["MemoryController", "SEVABI", "Crypto"]),
         tests("SoftwarePSPTests", ["SoftwarePSP", "MemoryController", "SEVABI", "Crypto", "Attestation"]),
-        tests("X86CoreTests", ["X86Core", "X86Defs", "CX86State"]),
+        // The host's own processor as judge of the engine: a child process, and the comparison.
+        .target(name: "CNativeJudge", path: "Tests/CNativeJudge", cSettings: [.define("_GNU_SOURCE")]),
+        .target(
+            name: "ProcessorJudge", dependencies: ["X86Core", "X86Defs", "CNativeJudge", "TestSupport"],
+            path: "Tests/ProcessorJudge", exclude: ["Failures"]),
+        .executableTarget(name: "conformance", dependencies: ["ProcessorJudge"], path: "Tests/Conformance"),
+        tests("X86CoreTests", ["X86Core", "X86Defs", "CX86State", "ProcessorJudge"]),
         tests("GuestImageTests", ["GuestImage", "SEVABI", "X86Defs"]),
         tests("LaunchMeasurementTests", ["LaunchMeasurement", "GuestImage", "SEVABI", "X86Defs", "Crypto"]),
         tests("VMMDevicesTests", ["ABILayout", "VMMDevices", "VirtioTestSupport"]),

@@ -47,6 +47,8 @@ public struct ProcessorFeatures: OptionSet, Sendable, Hashable {
     /// LAHF and SAHF in 64-bit mode.
     public static let lahf = Self(rawValue: 1 << 35)
     public static let clzero = Self(rawValue: 1 << 36)
+    /// Where AMD's and Intel's processors order faults and exceptions differently: as AMD's do. No CPUID bit but the vendor.
+    public static let amdOrder = Self(rawValue: 1 << 37)
 
     /// x86-64-v1 with CMPXCHG16B, POPCNT and RDRAND.
     public static let baseline: Self = [.cmpxchg16b, .popcnt, .rdrand, .clflushopt, .clwb, .prefetchw, .lahf]
@@ -55,6 +57,6 @@ public struct ProcessorFeatures: OptionSet, Sendable, Hashable {
     public static let milan: Self = [
         .baseline, .sse3, .pclmulqdq, .ssse3, .fma, .sse41, .sse42, .movbe, .aes, .xsave, .avx, .f16c, .fsgsbase, .bmi1,
         .avx2, .bmi2, .rdseed, .adx, .sha, .rdpid, .vaes, .vpclmulqdq, .abm, .sse4a, .misalignedSSE, .rdtscp, .xsaveopt,
-        .xsavec, .xgetbv1, .xsaves, .clzero,
+        .xsavec, .xgetbv1, .xsaves, .clzero, .amdOrder,
     ]
 }

@@ -23,7 +23,9 @@ struct Conformance {
             case "--limit": limit = Int(number())
             case "--kept": kept = Int(number())
             case "--help":
-                print("usage: conformance [--passes N] [--random N] [--seed N] [--first FORM] [--limit FORMS] [--kept N] [LINE…]")
+                print(
+                    "usage: conformance [--passes N] [--random N] [--seed N] [--first FORM] [--limit FORMS] [--kept N] [LINE…]"
+                )
                 return
             default: lines.append(argument)
             }
@@ -44,7 +46,9 @@ struct Conformance {
         }
         for pass in 0..<systematic {
             let end = min(Judge.formCount, first &+ limit < 0 ? Judge.formCount : first + min(limit, Judge.formCount))
-            for form in first..<max(first, end) { judge.addSystematic(form, seed: seed &+ UInt64(pass) &* 0x1_0000_0001) }
+            for form in first..<max(first, end) {
+                judge.addSystematic(form, seed: seed &+ UInt64(pass) &* 0x1_0000_0001)
+            }
         }
         judge.flush()
         let systematicCount = judge.report.compared

@@ -32,7 +32,8 @@ enum CaseGenerator {
     // MARK: Values
 
     static let integers: [UInt64] = [
-        0, 1, 2, 3, 7, 8, 15, 16, 31, 32, 33, 63, 64, 65, 0x7f, 0x80, 0x81, 0xff, 0x100, 0x7fff, 0x8000, 0xffff, 0x10000,
+        0, 1, 2, 3, 7, 8, 15, 16, 31, 32, 33, 63, 64, 65, 0x7f, 0x80, 0x81, 0xff, 0x100, 0x7fff, 0x8000, 0xffff,
+        0x10000,
         0x7fff_ffff, 0x8000_0000, 0x8000_0001, 0xffff_ffff, 0x1_0000_0000, 0x7fff_ffff_ffff_ffff,
         0x8000_0000_0000_0000, 0x8000_0000_0000_0001, 0xffff_ffff_ffff_fffe, .max, 0x5555_5555_5555_5555,
         0xaaaa_aaaa_aaaa_aaaa, 0x0102_0304_0506_0708, 0x8080_8080_8080_8080, 0x7f7f_7f7f_7f7f_7f7f,

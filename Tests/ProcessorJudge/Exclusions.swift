@@ -30,8 +30,9 @@ struct InstructionName: Hashable {
             case 0x40...0x4f:
                 rexW = b & 8 != 0
                 i += 1
-                if let next = at(i), [0x66, 0xf2, 0xf3, 0xf0, 0x64, 0x65, 0x26, 0x2e, 0x36, 0x3e, 0x67].contains(next)
-                    || next & 0xf0 == 0x40
+                if let next = at(i),
+                    [0x66, 0xf2, 0xf3, 0xf0, 0x64, 0x65, 0x26, 0x2e, 0x36, 0x3e, 0x67].contains(next)
+                        || next & 0xf0 == 0x40
                 {
                     rexW = false
                     continue
@@ -77,7 +78,6 @@ struct InstructionName: Hashable {
 enum NotCovered {
     /// Name and reason; nil: the instruction is compared.
     static func reason(_ n: InstructionName) -> String? {
-        if n.hasFSGS { return nil }
         switch (n.map, n.opcode) {
         case (0, 0x62): return "EVEX prefix: the host has AVX-512, the engine does not announce it"
         case (0, 0x8e): return "MOV to a segment register: the child runs on its segments"
@@ -136,7 +136,9 @@ struct Tolerance {
         // APM3, "rFLAGS Affected" of each instruction.
         case (0, 0xc0), (0, 0xc1), (0, 0xd0...0xd3):
             undefinedFlags = n.field < 4 ? of : of | af  // OF only after counts other than 1.
-        case (1, 0xa4), (1, 0xa5), (1, 0xac), (1, 0xad): undefinedFlags = of | af
+        case (1, 0xa4), (1, 0xa5), (1, 0xac), (1, 0xad):
+            // Everything is undefined when the count exceeds 16-bit operands.
+            undefinedFlags = n.has66 && !n.rexW ? of | af | cf : of | af
         case (0, 0x69), (0, 0x6b), (1, 0xaf): undefinedFlags = sf | zf | af | pf
         case (0, 0xf6), (0, 0xf7):
             if n.field == 4 || n.field == 5 { undefinedFlags = sf | zf | af | pf }

@@ -8,7 +8,8 @@ extension Judge {
     /// What was compared, what differed, what is covered, and what is not.
     public func summary(systematic: Int) -> String {
         var out: [String] = []
-        out.append("compared    \(report.compared) cases: \(systematic) systematic, \(report.compared - systematic) random")
+        out.append(
+            "compared    \(report.compared) cases: \(systematic) systematic, \(report.compared - systematic) random")
         out.append("differences \(report.differenceCount)")
         out.append("undefined   \(report.faults) of the cases are #UD on both sides; \(report.hangs) never end")
         for (map, counts) in report.opcodes.enumerated() {
@@ -18,7 +19,9 @@ extension Judge {
         for (reason, count) in report.skipped.sorted(by: { $0.key < $1.key }) {
             out.append("not covered \(reason) (\(count))")
         }
-        for (name, count) in report.differing.sorted(by: { $0.value > $1.value }) { out.append("differs     \(name): \(count)") }
+        for (name, count) in report.differing.sorted(by: { $0.value > $1.value }) {
+            out.append("differs     \(name): \(count)")
+        }
         for line in report.differences.prefix(200) { out.append("difference  \(shrunk(line[...]))") }
         return out.joined(separator: "\n")
     }

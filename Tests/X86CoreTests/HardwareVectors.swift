@@ -129,7 +129,7 @@ final class VectorMachine {
     /// `features` of the processor that the vectors were recorded on: an Intel one, without what only AMD has.
     init(
         states: [VectorState],
-        features: ProcessorFeatures = .milan.subtracting([.sse4a, .misalignedSSE, .clzero])
+        features: ProcessorFeatures = .milan.subtracting([.sse4a, .misalignedSSE, .clzero, .amdOrder])
     ) {
         self.states = states
         var configuration = Processor.Configuration()

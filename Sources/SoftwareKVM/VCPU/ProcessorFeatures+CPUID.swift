@@ -28,7 +28,8 @@ extension ProcessorFeatures {
 
     /// The groups that these entries announce; a group without what it stands on is not there.
     init(_ cpuid: [KVMCPUIDEntry]) {
-        self = []
+        // The processor behind is AMD's, whatever vendor a guest is told.
+        self = .amdOrder
         for (feature, function, index, register, bit) in Self.bits {
             guard
                 let entry = cpuid.first(where: {

@@ -277,7 +277,22 @@ struct Decoder {
         emitSystem(op, dst: Slot.tmp(0), scale: onStack ? 0x40 : 0, imm: imm)
     }
 
-    mutating func undefined() { emitSystem(.undefined, ends: true) }
+    /// ModRM of an instruction to which every form is the register form.
+    mutating func readRegisterModRM() {
+        hadModRM = true
+        modrm = byte() | 0xc0
+    }
+
+    /// #UD; whatever was emitted for the instruction goes.
+    mutating func undefined() {
+        used = firstUop
+        ripFixups = 0
+        immediateFixup = -1
+        effect = .barrier
+        newCandidate = -1
+        newCompare = nil
+        emitSystem(.undefined, ends: true)
+    }
     mutating func unimplemented() { emitSystem(.unimplemented, ends: true) }
 
     /// The r/m operand as a readable register slot: itself, or a temporary loaded from memory.

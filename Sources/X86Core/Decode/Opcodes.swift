@@ -12,6 +12,11 @@ extension Decoder {
             emit(Handler.pop &+ (operand16 ? 0 : 1), dst: Slot.gpr(Int(opcode & 7) | Int(rex & 1) &<< 3))
         case 0x63:
             readModRM()
+            if operandSize == 1, !isRegister, has(.amdOrder) {
+                // AMD's processors read 32 bits for 16.
+                emitMemory(Handler.load &+ 2, dst: Slot.tmp(0))
+                return emit(Handler.movRR &+ 1, dst: regSlot(1), src: Slot.tmp(0))
+            }
             extend(from: 2, to: operandSize, signed: true)
         case 0x68: emit(Handler.pushI &+ (operand16 ? 0 : 1), imm: immediate(stackSize))
         case 0x6a: emit(Handler.pushI &+ (operand16 ? 0 : 1), imm: immediate(0))
@@ -100,7 +105,7 @@ extension Decoder {
             decodePopMemory()
         case 0x90...0x97:
             let r = Int(opcode & 7) | Int(rex & 1) &<< 3
-            if opcode == 0x90 && repeatPrefix == 0xf3 { return emitSystem(.pause) }
+            if opcode == 0x90 && repeatPrefix == 0xf3 && (r == 0 || !has(.amdOrder)) { return emitSystem(.pause) }
             if r == 0 {
                 effect = .transparent
                 emit(Handler.nop)
@@ -227,14 +232,14 @@ extension Decoder {
             let port: UInt64 = opcode < 0xe8 ? UInt64(byte()) : 0x1_0000
             emitSystem(.outPort, scale: UInt8(1 &<< size), imm: port)
         case 0xe8:
-            let offset = i32()
+            let offset = nearDisplacement()
             let target = nearTarget(offset)
             if !operand16 { emitBranch(Handler.call, to: target) }
             emit(Handler.pushI &+ (operand16 ? 0 : 1), imm: nextRIP)
             emitBranch(Handler.jump, to: target)
             ended = true
         case 0xe9, 0xeb:
-            let offset = opcode == 0xeb ? i8() : i32()
+            let offset = opcode == 0xeb ? i8() : nearDisplacement()
             emitBranch(Handler.jump, to: nearTarget(offset))
             ended = true
         case 0xf1: emitSystem(.int1, ends: true)
@@ -442,6 +447,11 @@ extension Decoder {
         return operand16 && !legacy ? target & 0xffff : target
     }
 
+    /// The displacement of CALL, JMP and Jcc: 16 bits with a 66 prefix.
+    mutating func nearDisplacement() -> Int64 {
+        operand16 && !legacy ? Int64(Int16(bitPattern: u16())) : i32()
+    }
+
     /// CALL and JMP through 16 bits.
     private mutating func branchIndirectNarrow(call: Bool) {
         if isRegister {
@@ -491,7 +501,10 @@ extension Decoder {
         let offset = i8()
         let target = nearTarget(offset)
         // RCX is tested and counted without touching flags, through a temporary and the engine.
-        emitSystem(.loop, dst: addressCode, scale: opcode & 3)
+        // On AMD's processors a repeat prefix says which of LOOPE and LOOPNE it is.
+        var kind = opcode & 3
+        if kind < 2, repeatPrefix != 0, !legacy, has(.amdOrder) { kind = repeatPrefix == 0xf3 ? 1 : 0 }
+        emitSystem(.loop, dst: addressCode, scale: kind)
         emitLoopBranch(to: target)
     }
 

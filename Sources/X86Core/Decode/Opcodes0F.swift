@@ -32,21 +32,23 @@ extension Decoder {
             undefined()
         case 0x0d:
             readModRM()
+            guard !isRegister || !has(.amdOrder) else { return undefined() }
             emit(Handler.nop)  // PREFETCH, PREFETCHW
         case 0x18...0x1f:
             readModRM()
             effect = .transparent
             if used == firstUop { emit(Handler.nop) }
         case 0x20, 0x22:
-            readModRM()
-            let control = reg == 0 && lock ? 8 : reg
+            readRegisterModRM()
+            guard !lock || reg == 0 else { return undefined() }
+            let control = lock ? 8 : reg
             lock = false
             guard [0, 2, 3, 4, 8].contains(control) else { return undefined() }
             let register = Slot.gpr(rm)
             used = firstUop
             emitSystem(opcode == 0x20 ? .readCR : .writeCR, dst: register, imm: UInt64(control), ends: opcode == 0x22)
         case 0x21, 0x23:
-            readModRM()
+            readRegisterModRM()
             guard reg < 8 else { return undefined() }
             let register = Slot.gpr(rm)
             used = firstUop
@@ -61,7 +63,7 @@ extension Decoder {
             let source = rmValue(size)
             emit(Handler.cmov &+ Int(opcode & 15) &* 3 &+ size &- 1, dst: regSlot(size), src: source)
         case 0x80...0x8f:
-            let offset = i32()
+            let offset = nearDisplacement()
             emitConditional(Int(opcode & 15), to: nearTarget(offset))
         case 0x90...0x9f:
             readModRM()
@@ -153,6 +155,8 @@ extension Decoder {
         case 0xc8...0xcf:
             effect = .transparent
             let r = Int(opcode & 7) | Int(rex & 1) &<< 3
+            // 16 bits have no defined result; processors give zero.
+            if operand16 { return emit(Handler.movRI &+ 1, dst: Slot.gpr(r)) }
             emit(Handler.bswap &+ (rex & 8 != 0 ? 1 : 0), dst: Slot.gpr(r))
         default: decodeSIMD(opcode)
         }
@@ -299,7 +303,7 @@ extension Decoder {
         if isRegister {
             if repeatPrefix == 0xf3, regField < 4 { return decodeSegmentBase() }
             // LFENCE, MFENCE, SFENCE.
-            guard regField >= 5, repeatPrefix == 0 else { return undefined() }
+            guard regField >= 5, repeatPrefix == 0, !prefix66 else { return undefined() }
             effect = .transparent
             return emit(Handler.nop)
         }

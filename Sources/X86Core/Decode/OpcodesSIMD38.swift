@@ -241,7 +241,7 @@ extension Decoder {
 
     private mutating func decodeSHA(_ opcode: UInt8, _ prefix: OpcodePrefix) {
         guard has(.sha), prefix == .none else { return undefined() }
-        let source = vectorOperand()
+        let source = shaOperand()
         let op: SIMDOperation
         switch opcode {
         case 0xc8: op = .sha1nexte
@@ -252,6 +252,13 @@ extension Decoder {
         default: op = .sha256msg2
         }
         emitSIMD(op, dst: vectorSlot(reg), a: vectorSlot(reg), b: source, third: vectorSlot(0))
+    }
+
+    /// AMD's processors do not insist on the operand's alignment.
+    private mutating func shaOperand() -> UInt16 {
+        guard !isRegister, has(.amdOrder) else { return vectorOperand() }
+        emitMemory(Handler.vectorLoad &+ 2, dst: Slot.xtmp)
+        return Slot.xtmp
     }
 
     /// SSSE3 on MMX registers.
@@ -272,7 +279,9 @@ extension Decoder {
                 return emitMMX(0x3a, source: source, imm: imm)
             }
             guard opcode == 0xcc, has(.sha) else { return undefined() }
-            return binaryImmediate(.sha1rnds4)
+            let source = shaOperand()
+            let imm = UInt64(byte())
+            return emitSIMD(.sha1rnds4, dst: vectorSlot(reg), a: vectorSlot(reg), b: source, imm: imm)
         }
         guard prefix == .p66 else { return undefined() }
         let w = rex & 8 != 0
@@ -339,7 +348,8 @@ extension Decoder {
         let w = rex & 8 != 0
         switch opcode {
         case 0x00, 0x01:
-            guard has(.avx2), vexL, w, vvvv == 0 else { return undefined() }
+            // AMD's processors do not look at W.
+            guard has(.avx2), vexL, w || has(.amdOrder), vvvv == 0 else { return undefined() }
             binaryImmediate(.permuteQuadwords)
         case 0x02:
             guard has(.avx2), !w else { return undefined() }
@@ -370,7 +380,11 @@ extension Decoder {
             guard has(.f16c), !w, vvvv == 0 else { return undefined() }
             let imm = UInt64(byte())
             let target = isRegister ? vectorSlot(rm) : Slot.xtmp
-            if !isRegister { emit(Handler.vexCheck) }
+            if !isRegister {
+                emit(Handler.vexCheck)
+                // On AMD's processors the store's faults come before the conversion's flags.
+                if has(.amdOrder) { emitMemory(Handler.loadForWrite &+ 3, dst: Slot.tmp(0)) }
+            }
             emitFloat(0x1d, prefix: 0, dst: target, a: vectorSlot(reg), b: vectorSlot(reg), imm: imm)
             if !isRegister { emitMemory(Handler.vexStore &+ (vexL ? 4 : 3), src: Slot.xtmp) }
         case 0x4a...0x4c:

@@ -31,7 +31,8 @@ private func perform(_ s: CPU, _ ip: IP, _ family: FloatingFamily) -> Bool {
 
 private func checkMMX(_ s: CPU, _ ip: IP) -> Bool {
     guard processor(s).mayUseMMX(at: instructionAddress(s, ip)) else { return false }
-    if ip.pointee.imm != 0 { s.pointee.fsw &= ~0x3800 }  // In front of a store.
+    // In front of a store: Intel's processors set TOP to 0 even if it faults.
+    if ip.pointee.imm != 0, !processor(s).amdOrder { s.pointee.fsw &= ~0x3800 }
     return true
 }
 
@@ -162,9 +163,9 @@ extension Processor {
         let maskSlot = UInt16(truncatingIfNeeded: u.imm)
         let selected = (0..<count).filter { get(s, maskSlot &+ UInt16($0), as: UInt8.self) & 0x80 != 0 }
         if !wide { enterMMX() }
-        // All or nothing, whatever the mask says; processors look at the upper half first.
+        // All or nothing, whatever the mask says; Intel's processors look at the upper half first.
         guard isAligned(a, 8, at: rip) else { return false }
-        for first in wide ? [8, 0] : [0] {
+        for first in wide ? (amdOrder ? [0, 8] : [8, 0]) : [0] {
             for i in [first, first &+ 7] {
                 guard linearPointer(a &+ UInt64(i), .write, user: userMode, at: rip) != nil else { return false }
             }

@@ -251,11 +251,13 @@ extension Processor {
             }
             if op == .extractField {
                 put(s, u.dst, bitField(quadword(u.dst, 0), length: length, index: index))
+                put(s, u.dst &+ 8, 0 as UInt64)  // Undefined by the manual, zero in processors.
                 return true
             }
             let mask = length == 0 ? UInt64.max : (1 &<< length) &- 1
             let v = quadword(u.dst, 0) & ~(mask &<< index) | (quadword(u.src, 0) & mask) &<< index
             put(s, u.dst, v)
+            put(s, u.dst &+ 8, 0 as UInt64)
         default: break
         }
         return true
@@ -356,19 +358,25 @@ extension Processor {
             double
                 ? UInt16(i & 1) &* 8 &+ (i > 1 ? Slot.upper : 0) : UInt16(i & 3) &* 4 &+ (i > 3 ? Slot.upper : 0)
         }
-        // The mask's elements become all sign or nothing first.
-        for i in 0..<(length / (quadwords ? 8 : 4)) {
-            if quadwords {
-                let m = quadword(u.base, i)
-                put(s, u.base &+ place(i, double: true), m &>> 63 != 0 ? UInt64.max : 0)
-            } else {
-                store32(u.base &+ place(i, double: false), doubleword(u.base, i) &>> 31 != 0 ? .max : 0)
+        if !amdOrder {
+            // On Intel's processors the mask's elements become all sign or nothing first.
+            for i in 0..<(length / (quadwords ? 8 : 4)) {
+                if quadwords {
+                    let m = quadword(u.base, i)
+                    put(s, u.base &+ place(i, double: true), m &>> 63 != 0 ? UInt64.max : 0)
+                } else {
+                    store32(u.base &+ place(i, double: false), doubleword(u.base, i) &>> 31 != 0 ? .max : 0)
+                }
             }
+            if length == 16 { putVector(s, u.base &+ Slot.upper, Vector()) }
         }
-        if length == 16 { putVector(s, u.base &+ Slot.upper, Vector()) }
         for i in 0..<count {
-            let chosen = quadwords ? quadword(u.base, i) != 0 : doubleword(u.base, i) != 0
-            guard chosen else { continue }
+            let chosen = quadwords ? quadword(u.base, i) &>> 63 != 0 : doubleword(u.base, i) &>> 31 != 0
+            guard chosen else {
+                let slot = u.base &+ place(i, double: quadwords)
+                quadwords ? put(s, slot, 0 as UInt64) : store32(slot, 0)
+                continue
+            }
             let index =
                 wideIndices
                 ? quadword(u.index, i)

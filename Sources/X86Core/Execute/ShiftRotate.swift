@@ -91,13 +91,14 @@ func shiftRC<T: Word>(_ s: CPU, _ ip: IP, _ op: Shift, _ type: T.Type) {
     next(s, ip)
 }
 
-/// SHLD and SHRD; for 16-bit operands counts above 16 are undefined (processors rotate the pair).
+/// SHLD and SHRD; for 16-bit operands counts above 16 are undefined (processors shift the source in twice).
 @inline(__always)
 func doubleShift<T: Word>(_ s: CPU, _ ip: IP, _ type: T.Type, left: Bool, byCL: Bool) {
     let raw: UInt8 = byCL ? get(s, Slot.gpr(1)) : UInt8(truncatingIfNeeded: ip.pointee.imm)
     let width = T.bitWidth
     let count = Int(raw & (width == 64 ? 63 : 31))
-    let a: T = get(s, ip.pointee.dst), b: T = get(s, ip.pointee.src)
+    let b: T = get(s, ip.pointee.src)
+    let a: T = count > width ? b : get(s, ip.pointee.dst)
     if count != 0 {
         let n = T(truncatingIfNeeded: count % width), m = T(truncatingIfNeeded: width) &- n
         let r: T

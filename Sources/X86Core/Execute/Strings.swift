@@ -78,6 +78,13 @@ extension Processor {
                     && ((usesSource && (sourceAddress & 0xfff) &+ UInt64(size) > 0x1000)
                         || (usesTarget && (targetAddress & 0xfff) &+ UInt64(size) > 0x1000)))
             if alignmentChecking, size > 1,
+                !probeBefore(
+                    operation, usesSource ? sourceAddress : nil, usesTarget ? targetAddress : nil, size, user, rip)
+            {
+                save()
+                return false
+            }
+            if alignmentChecking, size > 1,
                 (usesSource && sourceAddress & UInt64(size &- 1) != 0) && isCanonical(sourceAddress)
                     || (usesTarget && targetAddress & UInt64(size &- 1) != 0) && isCanonical(targetAddress)
             {
@@ -94,7 +101,9 @@ extension Processor {
                 run = 1
             } else {
                 var source: UnsafeMutableRawPointer?, target: UnsafeMutableRawPointer?
-                if operation == .cmps, linearPointer(targetAddress, .read, user: user, at: rip) == nil {
+                if operation == .cmps, !repeated, amdOrder,
+                    linearPointer(targetAddress, .read, user: user, at: rip) == nil
+                {
                     save()  // CMPS looks at its second operand first.
                     return false
                 }
@@ -157,6 +166,18 @@ extension Processor {
         }
         save()
         return true
+    }
+
+    /// With alignment checking: the first operand's page comes before the second's alignment.
+    private func probeBefore(
+        _ operation: SystemOperation, _ source: UInt64?, _ target: UInt64?, _ size: Int, _ user: Bool, _ rip: UInt64
+    ) -> Bool {
+        guard let source, let target, source & UInt64(size &- 1) == 0 || !isCanonical(source),
+            operation == .movs || operation == .cmps
+        else {
+            return true
+        }
+        return target & UInt64(size &- 1) == 0 || linearPointer(source, .read, user: user, at: rip) != nil
     }
 
     private func moveRun(

@@ -32,6 +32,7 @@ extension Processor {
             }
             return noPendingX87(at: rip)
         }
+        if Self.isUndefinedX87(opcode, modrm) { return x87Undefined(at: rip) }
         guard mayUseFPU(at: rip) else { return false }
         let op = Int((modrm &>> 3) & 7), i = Int(modrm & 7)
         if modrm >= 0xc0 {
@@ -52,6 +53,21 @@ extension Processor {
         s.pointee.fop = UInt16(opcode & 7) &<< 8 | UInt16(modrm)
         s.pointee.fip = rip
         if modrm < 0xc0 { s.pointee.fdp = operand }
+    }
+
+    /// Encodings without an instruction: #UD comes before everything else.
+    private static func isUndefinedX87(_ opcode: UInt8, _ modrm: UInt8) -> Bool {
+        let op = (modrm &>> 3) & 7
+        if modrm < 0xc0 {
+            return opcode == 0xd9 && op == 1 || opcode == 0xdb && (op == 4 || op == 6) || opcode == 0xdd && op == 5
+        }
+        switch (opcode, modrm) {
+        case (0xd9, 0xd1...0xd7), (0xd9, 0xe2), (0xd9, 0xe3), (0xd9, 0xe6), (0xd9, 0xe7), (0xd9, 0xef): return true
+        case (0xda, 0xe9): return false
+        case (0xda, 0xe0...), (0xdb, 0xe5...0xe7), (0xdb, 0xf8...), (0xdd, 0xf0...): return true
+        case (0xde, 0xd8), (0xde, 0xda...0xdf), (0xdf, 0xe1...0xe7), (0xdf, 0xf8...): return true
+        default: return false
+        }
     }
 
     func x87Undefined(at rip: UInt64) -> Bool {
@@ -146,14 +162,10 @@ extension Processor {
         case (0xd9, 7): return storeOperand(a, s.pointee.fcw, at: rip)  // FNSTCW
         case (0xdd, 7): return storeOperand(a, s.pointee.fsw, at: rip)  // FNSTSW
         case (0xd9, 4), (0xd9, 6), (0xdd, 4), (0xdd, 6):
-            guard !narrow else {
-                prepareUnimplemented("a 16-bit x87 environment", at: rip)
-                return false
-            }
             let withRegisters = opcode == 0xdd
             return op == 4
-                ? loadEnvironment(a, withRegisters: withRegisters, at: rip)
-                : storeEnvironment(a, withRegisters: withRegisters, at: rip)
+                ? loadEnvironment(a, withRegisters: withRegisters, narrow: narrow, at: rip)
+                : storeEnvironment(a, withRegisters: withRegisters, narrow: narrow, at: rip)
         default: return nil
         }
         return true
@@ -164,9 +176,10 @@ extension Processor {
         updateX87Summary()
     }
 
-    /// FNSTENV and FNSAVE, the 32-bit protected-mode image: 28 bytes, and 80 of registers.
-    private func storeEnvironment(_ a: UInt64, withRegisters: Bool, at rip: UInt64) -> Bool {
-        guard isAligned(a, 4, at: rip) else { return false }
+    /// FNSTENV and FNSAVE, the protected-mode images: 28 bytes, or 14 with 16-bit operands, and 80 of registers.
+    private func storeEnvironment(_ a: UInt64, withRegisters: Bool, narrow: Bool, at rip: UInt64) -> Bool {
+        let step: UInt64 = narrow ? 2 : 4
+        guard isAligned(a, step, at: rip) else { return false }
         var tags: UInt32 = 0
         for p in 0..<8 {
             let tag: UInt32
@@ -184,16 +197,23 @@ extension Processor {
             UInt32(truncatingIfNeeded: c.pointee.fip), UInt32(c.pointee.fop) &<< 16,
             UInt32(truncatingIfNeeded: c.pointee.fdp), 0xffff_0000,
         ]
-        let count: UInt64 = withRegisters ? 108 : 28
+        let count = step &* 7 &+ (withRegisters ? 80 : 0)
         guard linearPointer(a, .write, user: userMode, at: rip) != nil,
             linearPointer(a &+ count &- 1, .write, user: userMode, at: rip) != nil
         else { return false }
         for (i, w) in words.enumerated() {
-            guard write(a &+ UInt64(i &* 4), w, user: userMode, at: rip) else { return false }
+            let place = a &+ UInt64(i) &* step
+            // The opcode has no room in the narrow image.
+            let half = i == 4 ? 0 : UInt16(truncatingIfNeeded: w)
+            guard
+                narrow
+                    ? write(place, i == 6 ? 0 : half, user: userMode, at: rip)
+                    : write(place, w, user: userMode, at: rip)
+            else { return false }
         }
         if withRegisters {
             for i in 0..<8 {
-                let p = (x87Top &+ i) & 7, at = a &+ 28 &+ UInt64(i &* 10)
+                let p = (x87Top &+ i) & 7, at = a &+ step &* 7 &+ UInt64(i &* 10)
                 guard write(at, mantissa(p), user: userMode, at: rip),
                     write(at &+ 8, exponent(p), user: userMode, at: rip)
                 else { return false }
@@ -206,17 +226,24 @@ extension Processor {
     }
 
     /// FLDENV and FRSTOR.
-    private func loadEnvironment(_ a: UInt64, withRegisters: Bool, at rip: UInt64) -> Bool {
-        guard noPendingX87(at: rip), isAligned(a, 4, at: rip) else { return false }
+    private func loadEnvironment(_ a: UInt64, withRegisters: Bool, narrow: Bool, at rip: UInt64) -> Bool {
+        let step: UInt64 = narrow ? 2 : 4
+        guard noPendingX87(at: rip), isAligned(a, step, at: rip) else { return false }
         var words: [UInt32] = []
         for i in 0..<7 {
-            guard let w: UInt32 = read(a &+ UInt64(i &* 4), user: userMode, at: rip) else { return false }
-            words.append(w)
+            let place = a &+ UInt64(i) &* step
+            if narrow {
+                guard let w: UInt16 = read(place, user: userMode, at: rip) else { return false }
+                words.append(i == 4 ? 0 : UInt32(w))
+            } else {
+                guard let w: UInt32 = read(place, user: userMode, at: rip) else { return false }
+                words.append(w)
+            }
         }
         var registers: [(UInt64, UInt16)] = []
         if withRegisters {
             for i in 0..<8 {
-                let at = a &+ 28 &+ UInt64(i &* 10)
+                let at = a &+ step &* 7 &+ UInt64(i &* 10)
                 guard let m: UInt64 = read(at, user: userMode, at: rip),
                     let e: UInt16 = read(at &+ 8, user: userMode, at: rip)
                 else { return false }
@@ -255,8 +282,8 @@ extension Processor {
             let p = x87Top, q = (p &+ i) & 7
             let empty = isEmpty(0)
             s.pointee.fsw &= ~FSW.c1
-            setST(q, mantissa(p), exponent(p))
-            if empty { s.pointee.ftw &= ~(1 &<< UInt8(q)) } else { s.pointee.ftw |= 1 &<< UInt8(q) }
+            if !empty || !amdOrder { setST(q, mantissa(p), exponent(p)) }
+            if !empty { s.pointee.ftw |= 1 &<< UInt8(q) } else if !amdOrder { s.pointee.ftw &= ~(1 &<< UInt8(q)) }
             popX87()
         case (0xdd, 2), (0xdd, 3), (0xdf, 2), (0xdf, 3): storeRegister(i, pop: !(opcode == 0xdd && op == 2))
         case (0xd9, 4):
@@ -290,7 +317,7 @@ extension Processor {
     private func loadRegister(_ i: Int) {
         s.pointee.fsw &= ~FSW.c1
         guard !isEmpty(i) else {
-            guard isEmpty(7) || i == 7 else {
+            guard isEmpty(7) || i == 7 || amdOrder else {
                 pushX87(.indefinite)
                 return
             }

@@ -76,7 +76,7 @@ extension Processor {
     }
 
     /// A register result: wrapped if overflow or underflow is unmasked.
-    private func wrapped(_ n: SoftNumber, _ status: FloatStatus) -> SoftNumber {
+    func wrapped(_ n: SoftNumber, _ status: FloatStatus) -> SoftNumber {
         guard n.kind == .finite else { return n }
         var r = n
         if status.flags & ~status.masks & FloatFlag.overflow != 0 {
@@ -100,7 +100,7 @@ extension Processor {
     }
 
     /// Invalid operands of a two-operand instruction; nil: none.
-    private func answerForNaNs(_ a: SoftNumber, _ b: SoftNumber, _ status: inout FloatStatus) -> SoftNumber? {
+    func answerForNaNs(_ a: SoftNumber, _ b: SoftNumber, _ status: inout FloatStatus) -> SoftNumber? {
         if a.kind == .unsupported || b.kind == .unsupported {
             status.flags |= FloatFlag.invalid
             return .indefinite
@@ -154,6 +154,8 @@ extension Processor {
         if pop { popX87() }
     }
 
+    var amdOrder: Bool { features.contains(.amdOrder) }
+
     // MARK: Comparisons
 
     /// IE for NaNs, DE for denormals. nil: unordered.
@@ -188,7 +190,7 @@ extension Processor {
             var status = x87Status
             let result = order(readST(0), n, quiet: quiet, &status)
             let stored = commitX87(status)
-            if stored || status.flags & FloatFlag.invalid != 0 { setConditions(result) }
+            if stored || status.flags & FloatFlag.invalid != 0 || amdOrder { setConditions(result) }
             guard stored else { return }
         }
         for _ in 0..<pops { popX87() }
@@ -210,7 +212,7 @@ extension Processor {
             let result = order(readST(0), readST(i), quiet: quiet, &status)
             let stored = commitX87(status)
             s.pointee.fsw |= c1
-            if stored || status.flags & FloatFlag.invalid != 0 { setComparisonFlags(result) }
+            if stored || status.flags & FloatFlag.invalid != 0 || amdOrder { setComparisonFlags(result) }
             guard stored else { return }
         }
         if pop { popX87() }
@@ -271,14 +273,12 @@ extension Processor {
         case 12:
             unaryX87 { n, status, _ in status.roundToIntegral(n) }
         case 13: scaleX87()
-        default:
-            prepareUnimplemented("a transcendental x87 instruction", at: rip)
-            return false
+        default: transcendentalX87(n)
         }
         return true
     }
 
-    private func unaryX87(_ body: (SoftNumber, inout FloatStatus, FloatFormat) -> SoftNumber) {
+    func unaryX87(_ body: (SoftNumber, inout FloatStatus, FloatFormat) -> SoftNumber) {
         s.pointee.fsw &= ~FSW.c1
         if isEmpty(0) {
             guard stackFault(overflow: false) else { return }

@@ -88,7 +88,7 @@ extension Processor {
         pop: Bool, at rip: UInt64, _ write: () -> Bool
     ) -> Bool {
         let stops = stack ? s.pointee.fcw & FSW.ie == 0 : status.flags & ~status.masks & stopping != 0
-        if !stops {
+        if !stops || amdOrder {
             guard isAligned(a, alignment, at: rip), linearPointer(a, .write, user: userMode, at: rip) != nil,
                 linearPointer(a &+ byteCount &- 1, .write, user: userMode, at: rip) != nil
             else { return false }

@@ -54,7 +54,7 @@ extension Processor {
         }
         let user = s.pointee.cpl == 3
         let checked = alignmentChecking
-        if checked, a & UInt64(size &- 1) != 0, size <= 8 {
+        if checked, a & UInt64(min(size, 16) &- 1) != 0, size <= 8 || features.contains(.amdOrder) {
             prepareException(17, error: 0, at: rip)
             return nil
         }
