@@ -72,9 +72,11 @@ int32_t disk_user(uint64_t path_address, uint64_t name_address, uint64_t byte_co
     long process = 0;
     struct dirent *entry;
     while ((entry = readdir(folder)) != NULL) {
-        process = strtol(entry->d_name, NULL, 10);
-        if (process > 0 && has_open(process, &wanted)) break;
-        process = 0;
+        long candidate = strtol(entry->d_name, NULL, 10);
+        if (candidate <= 0 || !has_open(candidate, &wanted)) continue;
+        process = candidate;
+        /* This process may have inherited the file from the one that locked it: another one is the better answer. */
+        if (candidate != getpid()) break;
     }
     closedir(folder);
     char *name = (char *)(uintptr_t)name_address;

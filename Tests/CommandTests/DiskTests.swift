@@ -99,7 +99,7 @@ import Testing
 
     /// The lock of another open file, as another VMM has it.
     private func lock(_ path: String, _ type: Int32) throws -> Int32 {
-        let descriptor = open(path, type == F_WRLCK ? O_RDWR : O_RDONLY)
+        let descriptor = open(path, (type == F_WRLCK ? O_RDWR : O_RDONLY) | O_CLOEXEC)
         try #require(descriptor >= 0)
         var lock = flock()
         lock.l_type = Int16(type)
