@@ -274,6 +274,8 @@ private func eventually<Result>(_ body: () -> Result?) -> Result? {
         #expect(next.read(1) == [])
         accepted[0].program.write([1])
         #expect(try guest.next().payload == [1])
+        // The others stay open until here: one that was closed earlier would give the guest a packet of its own.
+        withExtendedLifetime(accepted) {}
         sockets.stop()
     }
 
