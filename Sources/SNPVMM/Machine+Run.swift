@@ -18,6 +18,8 @@ public enum RunOutcome: Sendable {
     case resetRequested
     /// ``Machine/stop()`` was called.
     case stopped
+    /// A bare machine's debug-exit port was written.
+    case exited(UInt32)
     /// The guest asked to be terminated.
     case terminated(GuestTermination)
     /// The guest or the host cannot go on.
@@ -26,7 +28,7 @@ public enum RunOutcome: Sendable {
     /// The failure, explained; nil after a power-off or a stop.
     public var error: VMMError? {
         switch self {
-        case .powerOff, .stopped: nil
+        case .powerOff, .stopped, .exited: nil
         case .resetRequested:
             VMMError(
                 .guestFailed, step: "go on after the guest's reset request",
@@ -307,7 +309,8 @@ extension Machine {
     }
 
     private var powerOutcome: RunOutcome? {
-        switch power.requestedEvent {
+        if let bareDevices { return bareDevices.outcome }
+        return switch power.requestedEvent {
         case .powerOff: .powerOff
         case .reset: .resetRequested
         case nil: nil

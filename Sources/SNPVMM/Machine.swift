@@ -32,12 +32,16 @@ public struct MachineConfiguration: Sendable {
     public var certificateTable: (@Sendable () -> [UInt8]?)?
     /// Behind the virtio-mmio slots, first to first; at most ``Machine/maximumDeviceCount``. Nothing measured depends on them.
     public var devices: [any VirtioDevice]
+    /// Makes it a bare machine, for images that bring their own everything; a plain one only.
+    public var bare: BareMachineConfiguration?
 
     public init(
         technology: GuestTechnology?, memoryByteCount: UInt64, plan: LaunchPlan, cpuid: [CPUIDLeaf],
         identity: LaunchIdentity = LaunchIdentity(), certificateTable: (@Sendable () -> [UInt8]?)? = nil,
-        devices: [any VirtioDevice] = []
+        devices: [any VirtioDevice] = [], bare: BareMachineConfiguration? = nil
     ) {
+        precondition(bare == nil || technology == nil, "a bare machine is a plain one")
+        self.bare = bare
         self.technology = technology
         self.memoryByteCount = memoryByteCount
         self.plan = plan
@@ -70,6 +74,8 @@ public final class Machine: Sendable {
     let ports: Bus
     let mmio: Bus
     let virtio: [VirtioMMIO]
+    /// Of a bare machine.
+    let bareDevices: BareDevices?
     let launchPhases: [Phase]
     let launchedMap: MemoryMap
     /// What LAUNCH_MEASURE answered, for a SEV or SEV-ES guest.
@@ -122,10 +128,16 @@ public final class Machine: Sendable {
         try request("create the VM", "KVM_CREATE_IRQCHIP") { () throws(Errno) in
             try kernel.call(vm, .createIRQChip)
         }
-        // A hardware-reduced guest never masks the 8259 pair: keep the lines away from it.
-        var routing = KVMIRQRouting.ioapicOnly(pinCount: 24)
-        try request("create the VM", "KVM_SET_GSI_ROUTING") { () throws(Errno) in
-            try kernel.call(vm, .setGSIRouting, bytes: &routing)
+        if configuration.bare != nil {
+            try request("create the VM", "KVM_CREATE_PIT2") { () throws(Errno) in
+                try kernel.call(vm, .createPIT2, reading: KVMPITConfig())
+            }
+        } else {
+            // A hardware-reduced guest never masks the 8259 pair: keep the lines away from it.
+            var routing = KVMIRQRouting.ioapicOnly(pinCount: 24)
+            try request("create the VM", "KVM_SET_GSI_ROUTING") { () throws(Errno) in
+                try kernel.call(vm, .setGSIRouting, bytes: &routing)
+            }
         }
         let ranges = Self.memoryRanges(configuration)
         let memory = try steps.record(
@@ -184,12 +196,23 @@ public final class Machine: Sendable {
         var ports = Bus()
         ports.attach(
             serial, base: UInt64(GuestAddressMap.serialPort), byteCount: UInt64(GuestAddressMap.serialPortCount))
-        self.ports = ports
         var mmio = Bus()
-        power.attach(
-            to: &mmio, sleepControl: GuestAddressMap.sleepControl, sleepStatus: GuestAddressMap.sleepStatus,
-            reset: GuestAddressMap.reset)
-        virtio = Self.attach(configuration.devices, to: &mmio, memory: memory, kernel: kernel, vm: vm)
+        if let bare = configuration.bare {
+            bareDevices = try BareDevices(
+                bare, memoryByteCount: configuration.memoryByteCount, processorCount: plan.processors.count,
+                ports: &ports, mmio: &mmio, output: output,
+                setLine: { line, level in
+                    _ = try? kernel.call(vm, .irqLine, reading: KVMIRQLevel(irq: line, level: level ? 1 : 0))
+                })
+            virtio = []
+        } else {
+            bareDevices = nil
+            power.attach(
+                to: &mmio, sleepControl: GuestAddressMap.sleepControl, sleepStatus: GuestAddressMap.sleepStatus,
+                reset: GuestAddressMap.reset)
+            virtio = Self.attach(configuration.devices, to: &mmio, memory: memory, kernel: kernel, vm: vm)
+        }
+        self.ports = ports
         self.mmio = mmio
     }
 

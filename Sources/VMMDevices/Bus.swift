@@ -40,6 +40,12 @@ public struct Bus: Sendable {
         attachments.insert(Attachment(base: base, byteCount: byteCount, device: device), at: index)
     }
 
+    /// True when no device answers anywhere in the range.
+    public func isFree(_ base: UInt64, byteCount: UInt64) -> Bool {
+        let (end, overflow) = base.addingReportingOverflow(byteCount)
+        return !overflow && !attachments.contains { $0.base < end && base < $0.end }
+    }
+
     /// Reads `byteCount` bytes (1 to 8), little-endian. Bytes that nobody claims are 0xFF.
     public func read(_ address: UInt64, byteCount: Int) -> UInt64 {
         precondition((1...8).contains(byteCount))

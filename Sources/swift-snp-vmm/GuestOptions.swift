@@ -19,6 +19,14 @@ enum Confidentiality: String, ExpressibleByArgument, CaseIterable {
     var technology: GuestTechnology? { GuestTechnology(rawValue: rawValue) }
 }
 
+/// `--machine`.
+enum MachineChoice: String, ExpressibleByArgument, CaseIterable {
+    /// Our own: it boots kernels directly, and has ACPI and virtio.
+    case standard = "default"
+    /// Nothing but a PC's interrupt parts, for test images and foreign firmware.
+    case bare
+}
+
 /// Image, machine and launch options.
 struct GuestOptions: ParsableArguments {
     @Argument(
@@ -29,8 +37,11 @@ struct GuestOptions: ParsableArguments {
 
     @Option(help: ArgumentHelp("A kernel: bzImage or ELF vmlinux.", valueName: "file"))
     var kernel: String?
-    @Option(help: ArgumentHelp("An initrd.", valueName: "file"))
-    var initrd: String?
+    @Option(
+        name: .customLong("initrd"),
+        help: ArgumentHelp(
+            "An initrd. For a Multiboot image a module; may be given several times then.", valueName: "file"))
+    var initrds: [String] = []
     @Option(
         help: ArgumentHelp(
             "The kernel's command line; replaces the one of a UKI. (default: \(GuestOptions.defaultCommandLine))",
@@ -38,6 +49,17 @@ struct GuestOptions: ParsableArguments {
     var cmdline: String?
     @Option(help: ArgumentHelp("A flat firmware image with SEV metadata (OVMF).", valueName: "file"))
     var firmware: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "The machine: default, or bare, which enters Multiboot 1 images and ROMs as they are, as a plain guest.",
+            valueName: "machine"))
+    var machine = MachineChoice.standard
+    @Option(
+        help: ArgumentHelp(
+            "A ROM that ends at 4 GiB and starts at its reset vector. Needs --machine bare.",
+            valueName: "file"))
+    var rom: String?
 
     @Option(
         name: .customLong("confidential"),
@@ -86,22 +108,42 @@ struct GuestOptions: ParsableArguments {
     static let defaultCommandLine = "console=ttyS0 quiet panic=-1 reboot=a"
 
     /// What protects the guest.
-    var confidential: Confidentiality { chosenConfidentiality ?? .snp }
+    var confidential: Confidentiality { chosenConfidentiality ?? (machine == .bare ? .none : .snp) }
+
+    /// The initrd of a kernel that takes one.
+    var initrd: String? { initrds.first }
 
     /// The files that are read, each with its name in messages.
     var inputs: [NamedPath] {
         [
-            NamedPath("the image", image), NamedPath("--kernel", kernel), NamedPath("--initrd", initrd),
+            NamedPath("the image", image), NamedPath("--kernel", kernel), NamedPath("--rom", rom),
             NamedPath("--firmware", firmware), NamedPath("--id-block", idBlock),
             NamedPath("--id-auth", idAuthentication),
-        ].compactMap(\.self)
+        ].compactMap(\.self) + initrds.map { NamedPath("--initrd", $0) }.compactMap(\.self)
     }
 
     /// Something to launch has been named. A launch digest may stand for it in the owner's commands.
-    var namesImage: Bool { image ?? kernel ?? firmware != nil }
+    var namesImage: Bool { image ?? kernel ?? firmware ?? rom != nil }
 
     /// At most one way to say what is launched.
     func validate() throws {
+        if machine == .bare {
+            if kernel != nil || firmware != nil {
+                throw ValidationError("--machine bare takes an IMAGE (Multiboot 1) or --rom.")
+            }
+            if image != nil, rom != nil { throw ValidationError("IMAGE and --rom exclude each other.") }
+            if rom != nil, !initrds.isEmpty || cmdline != nil {
+                throw ValidationError("--initrd and --cmdline go with a Multiboot image, not with --rom.")
+            }
+            if confidential != .none {
+                throw ValidationError("--machine bare is a plain machine: --confidential none.")
+            }
+        } else {
+            if rom != nil { throw ValidationError("--rom needs --machine bare.") }
+            if initrds.count > 1 {
+                throw ValidationError("--initrd: several are for the Multiboot images of --machine bare.")
+            }
+        }
         switch (image, kernel, firmware) {
         case (.some, .some, _): throw ValidationError("IMAGE and --kernel exclude each other.")
         case (.some, _, .some): throw ValidationError("IMAGE and --firmware exclude each other.")
@@ -195,10 +237,24 @@ enum GuestSource {
     case firmware(FirmwareImage, HashedKernel?)
     /// To be measured alone.
     case igvm(IGVMFile)
+    /// A Multiboot image or a ROM for the bare machine.
+    case bare(BareLaunch)
 
     init(_ options: GuestOptions) throws {
         guard options.namesImage else { throw CommandFailure.usage("Give an IMAGE, --kernel or --firmware.") }
         let commandLine = options.cmdline.map { Array($0.utf8) }
+        if options.machine == .bare {
+            if let path = options.rom {
+                self = .bare(.rom(try InputFile(path: path).read(as: "the ROM")))
+                return
+            }
+            let image = try MultibootImage(try InputFile(path: options.image ?? "").read(as: "the image"))
+            self = .bare(
+                .multiboot(
+                    image, commandLine: commandLine ?? [],
+                    modules: try options.initrds.map { try InputFile(path: $0).read(as: "a module") }))
+            return
+        }
         let fallback = Array(GuestOptions.defaultCommandLine.utf8)
         let initrd = try options.initrd.map { try InputFile(path: $0).read(as: "the initrd") }
         if let path = options.firmware {
@@ -250,6 +306,8 @@ enum GuestSource {
         case .direct(let payload, _): try DirectBoot.plan(payload, on: machine)
         case .firmware(let image, let kernel):
             try FirmwareLaunch.plan(image, kernel: kernel, profile: profile, on: machine)
+        case .bare(let launch):
+            try launch.plan(memoryByteCount: machine.memoryByteCount, processorCount: machine.processorCount)
         case .igvm:
             throw ImageError(
                 .unsupported, attempt: "plan the launch of the IGVM file",
@@ -277,6 +335,8 @@ enum GuestSource {
         case .direct(_, let form): form
         case .firmware(_, let kernel): kernel == nil ? "firmware" : "firmware with a kernel's hashes"
         case .igvm: "IGVM"
+        case .bare(.multiboot): "Multiboot image"
+        case .bare(.rom): "ROM"
         }
     }
 }

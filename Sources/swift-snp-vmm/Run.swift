@@ -42,6 +42,15 @@ struct Run: ParsableCommand {
             "Where the software platform keeps its keys. (default: $XDG_STATE_HOME/swift-snp-vmm)", valueName: "folder")
     )
     var platformState: String?
+    @Option(
+        name: .customLong("debug-exit"),
+        help: ArgumentHelp(
+            "Bare machine: a write of v to this port ends the run with exit status (v << 1) | 1.", valueName: "port"))
+    var debugExit: String?
+    @Option(
+        name: .customLong("debug-console"),
+        help: ArgumentHelp("Bare machine: bytes written to this port go to the console.", valueName: "port"))
+    var debugConsole: String?
     @Flag(name: .customLong("launch-only"), help: "Stops after LAUNCH_FINISH.")
     var launchOnly = false
     @Option(
@@ -57,6 +66,13 @@ struct Run: ParsableCommand {
 
     func validate() throws {
         try owner.check(guest.confidential.technology)
+        if guest.machine != .bare, debugExit ?? debugConsole != nil {
+            throw ValidationError("--debug-exit and --debug-console need --machine bare.")
+        }
+        if guest.machine == .bare, deviceOptions.count > 0 {
+            throw ValidationError("A bare machine has no virtio devices.")
+        }
+        _ = try bareMachine()
         try NamedPath.check(
             outputs: [
                 NamedPath("--launch-log", launchLog), NamedPath("--report", report),
@@ -69,6 +85,21 @@ struct Run: ParsableCommand {
             throw ValidationError(
                 "--cpus \(guest.cpus): SEV and SEV-ES guests run one vCPU; more can be measured and launched only.")
         }
+    }
+
+    /// The bare machine's ports.
+    private func bareMachine() throws -> BareMachineConfiguration? {
+        func port(_ text: String?, _ option: String) throws -> UInt16? {
+            guard let text else { return nil }
+            guard let value = UInt16(exactly: try OptionValue.number(text, option)), value <= 0xfffc else {
+                throw CommandFailure.usage("\(option) \(text): expected a port below 0xfffd")
+            }
+            return value
+        }
+        let configuration = BareMachineConfiguration(
+            debugExitPort: try port(debugExit, "--debug-exit"),
+            debugConsolePort: try port(debugConsole, "--debug-console"))
+        return guest.machine == .bare ? configuration : nil
     }
 
     func run() throws {
@@ -106,6 +137,9 @@ struct Run: ParsableCommand {
         attached.socket?.stop()
         process_end_as_asked()
         if let error = outcome.error { throw error }
+        if case .exited(let value) = outcome {
+            throw ExitCode(Int32(UInt8(truncatingIfNeeded: value << 1 | 1)))
+        }
     }
 
     /// From here on SIGINT, SIGTERM and SIGHUP stop the guest first, so that the page about it is written and its socket
@@ -175,7 +209,8 @@ struct Run: ParsableCommand {
                 host: host,
                 configuration: MachineConfiguration(
                     technology: technology, memoryByteCount: description.memoryByteCount, plan: plan,
-                    cpuid: description.cpuid, identity: identity, certificateTable: certificateTable, devices: devices),
+                    cpuid: description.cpuid, identity: identity, certificateTable: certificateTable, devices: devices,
+                    bare: try bareMachine()),
                 owner: owner, console: { console.write($0) },
                 observe: {
                     reporter.hear($0)

@@ -43,7 +43,9 @@ final class RunRecord {
     ///   - page: Where the page goes; nil for none.
     ///   - log: Where the launch log goes; nil for none.
     init(_ guest: GuestOptions, page: String?, log: String?) throws(CommandFailure) {
-        title = (guest.image ?? guest.kernel ?? guest.firmware ?? "").split(separator: "/").last.map(String.init) ?? ""
+        title =
+            (guest.image ?? guest.kernel ?? guest.firmware ?? guest.rom ?? "").split(separator: "/").last.map(
+                String.init) ?? ""
         technology = guest.confidential.technology
         self.page = try page.map { (path) throws(CommandFailure) in try OutputFile(path: path, purpose: "the report") }
         self.log = try log.map { (path) throws(CommandFailure) in
@@ -287,6 +289,8 @@ extension RunReportData.Outcome {
         switch outcome {
         case .powerOff: self.init(text: "The guest switched the machine off.", isSuccess: true)
         case .stopped: self.init(text: "Ended by the user.", isSuccess: true)
+        case .exited(let value):
+            self.init(text: "The guest wrote \(value) to its debug-exit port.", isSuccess: true)
         case .resetRequested: self.init(text: "The guest asked for a reset.", isSuccess: false)
         case .terminated(let termination): self.init(text: "The guest ended itself: \(termination).", isSuccess: false)
         case .failed(let error): self.init(text: "The run failed: \(error.summary)", isSuccess: false)

@@ -57,6 +57,7 @@ private let noiseGuest: (bytes: [UInt8], parameters: Int)? = {
         switch machine.run() {
         case .powerOff: return .fine("power-off")
         case .resetRequested: return .fine("reset")
+        case .exited: return .impossible("a debug exit without such a port")
         case .stopped: return .impossible("stopped, but nobody asked for it")
         case .terminated: return .fine("terminated")
         case .failed(let error):

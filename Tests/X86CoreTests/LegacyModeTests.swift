@@ -85,6 +85,7 @@ final class LegacyGuest {
 
     func run(_ bytes: [UInt8]) -> VMExit {
         memory.write(bytes, at: mode == .real ? Self.realCode : Self.protectedCode)
+        processor.forgetCode(at: memory.base, byteCount: 0x10_0000)
         processor.state = state
         for _ in 0..<100 {
             let exit = processor.run()

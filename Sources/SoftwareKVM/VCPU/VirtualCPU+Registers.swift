@@ -161,13 +161,27 @@ extension VirtualCPU {
             return false
         }
         // VME PVI TSD DE PSE PAE MCE PGE PCE OSFXSR OSXMMEXCPT, and what CPUID announces.
-        var knownCR4: UInt64 = 0x7ff
+        var knownCR4: UInt64 = 0x7ff | announcedCR4
         if announcedFeatures.contains(.xsave) { knownCR4 |= CR4.osxsave }
         if announcedFeatures.contains(.fsgsbase) { knownCR4 |= CR4.fsgsbase }
         if value.cr4 & ~knownCR4 != 0 { return false }
         if value.cr0 >> 32 != 0 { return false }
         if value.cr0 & 0x2000_0000 != 0 && value.cr0 & 0x4000_0000 == 0 { return false }
         return !(paging && value.cr0 & 1 == 0)
+    }
+
+    /// The later CR4 bits that this vCPU's CPUID announces.
+    var announcedCR4: UInt64 {
+        var bits: UInt64 = 0
+        if let leaf = cpuidEntry(7, 0) {
+            if leaf.ebx & 1 << 7 != 0 { bits |= CR4.smep }
+            if leaf.ebx & 1 << 20 != 0 { bits |= CR4.smap }
+            if leaf.ecx & 1 << 2 != 0 { bits |= CR4.umip }
+            if leaf.ecx & 1 << 16 != 0 { bits |= CR4.la57 }
+            if leaf.ecx & 1 << 3 != 0 { bits |= 1 << 22 }  // PKE
+        }
+        if let leaf = cpuidEntry(1, 0), leaf.ecx & 1 << 17 != 0 { bits |= CR4.pcide }
+        return bits
     }
 
     // MARK: XCRs

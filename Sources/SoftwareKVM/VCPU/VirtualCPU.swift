@@ -142,6 +142,7 @@ package final class VirtualCPU: @unchecked Sendable {
         configuration.physicalAddressBits = Int(vm.kernel.configuration.profile.physicalAddressBits)
         // Hardware cannot hide instructions from a guest without CPUID; one with CPUID has what it says.
         if !cpuid.isEmpty { configuration.features = announcedFeatures }
+        configuration.announcedCR4 = announcedCR4
         var state = savedState
         var asid: UInt32 = 0
         if isSNP {
