@@ -81,6 +81,8 @@ public final class Processor {
     var bouncePieces: [BouncePiece] = []
     var leavingAfterBounce = false
     var pendingMMIOWrite: VMExit?
+    /// The engine's access met a device.
+    var deviceHit: UInt64?
     var completedMMIO: (gpa: UInt64, byteCount: Int, value: UInt64)?
     var completedIO: UInt32?
     var injected: Event?

@@ -92,36 +92,32 @@ extension Processor {
                 prepareException(17, error: 0, at: rip)
                 return false
             }
-            if !whole {
-                // One element across a page boundary.
-                guard crossingElement(operation, sourceAddress, targetAddress, size, user, rip) else {
+            // One element at a time across a page boundary, and where a device is.
+            var byElement = !whole
+            var source: UnsafeMutableRawPointer?, target: UnsafeMutableRawPointer?
+            if whole, operation == .cmps, !repeated, amdOrder {
+                // CMPS looks at its second operand first.
+                target = linearPointer(targetAddress, .read, user: user, at: rip)
+                if target == nil { byElement = true }
+            }
+            if whole, !byElement, usesSource {
+                source = linearPointer(sourceAddress, .read, user: user, at: rip)
+                if source == nil { byElement = true }
+            }
+            if !byElement, usesTarget, target == nil {
+                let writes = operation == .movs || operation == .stos
+                target = linearPointer(targetAddress, writes ? .write : .read, user: user, at: rip)
+                if target == nil { byElement = true }
+            }
+            if byElement {
+                guard !whole || takeDeviceHit() != nil,
+                    crossingElement(operation, sourceAddress, targetAddress, size, user, rip)
+                else {
                     save()
                     return false
                 }
                 run = 1
             } else {
-                var source: UnsafeMutableRawPointer?, target: UnsafeMutableRawPointer?
-                if operation == .cmps, !repeated, amdOrder,
-                    linearPointer(targetAddress, .read, user: user, at: rip) == nil
-                {
-                    save()  // CMPS looks at its second operand first.
-                    return false
-                }
-                if usesSource {
-                    guard let p = linearPointer(sourceAddress, .read, user: user, at: rip) else {
-                        save()
-                        return false
-                    }
-                    source = p
-                }
-                if usesTarget {
-                    let writes = operation == .movs || operation == .stos
-                    guard let p = linearPointer(targetAddress, writes ? .write : .read, user: user, at: rip) else {
-                        save()
-                        return false
-                    }
-                    target = p
-                }
                 var done: UInt64
                 switch operation {
                 case .movs: done = moveRun(source!, target!, size, Int(run), backward)
@@ -142,6 +138,13 @@ extension Processor {
             if usesSource { rsi = (rsi &+ step &* run) & addressMask }
             if usesTarget { rdi = (rdi &+ step &* run) & addressMask }
             s.pointee.budget &-= Int64(truncatingIfNeeded: run &>> 3)
+            if let exit = pendingMMIOWrite {
+                pendingMMIOWrite = nil
+                save()
+                let ends = operation == .cmps && flagZ(s) != repeatWhileEqual
+                prepareExit(exit, at: repeated && count > 0 && !ends ? rip : nextInstruction(s, ip))
+                return false
+            }
             if debugArmed {
                 // Data breakpoints trap behind the element.
                 var hit = false

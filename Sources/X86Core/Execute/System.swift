@@ -406,6 +406,11 @@ extension Processor {
 
     /// After a store by the engine the running block may have been forgotten: go on through the run loop then.
     func runsOn(_ ip: IP) -> Bool {
+        if let exit = pendingMMIOWrite, (ip + 1).pointee.off != ip.pointee.off {
+            pendingMMIOWrite = nil
+            prepareExit(exit, at: nextInstruction(s, ip))
+            return false
+        }
         guard codeForgotten || pendingDebug != 0, (ip + 1).pointee.off != ip.pointee.off else { return true }
         codeForgotten = false
         continueAt(nextInstruction(s, ip), check: false)

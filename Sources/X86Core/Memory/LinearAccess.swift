@@ -19,6 +19,7 @@ extension Processor {
             return nil
         }
         guard case .memory(let p, let storable) = found else {
+            if case .device(let gpa) = found { deviceHit = gpa }
             prepareUnimplemented("a device access by this instruction", at: rip)
             return nil
         }
@@ -36,7 +37,10 @@ extension Processor {
     func read<T: Word>(_ a: UInt64, as type: T.Type = T.self, user: Bool, at rip: UInt64) -> T? {
         let size = MemoryLayout<T>.size
         let inFirst = Int(0x1000 &- (a & 0xfff))
-        guard let p = linearPointer(a, .read, user: user, at: rip) else { return nil }
+        guard let p = linearPointer(a, .read, user: user, at: rip) else {
+            guard let gpa = takeDeviceHit(), inFirst >= size else { return nil }
+            return readDevice(gpa, size, at: rip).map { T(truncatingIfNeeded: $0) }
+        }
         if debugArmed { noteDataAccess(a, size, write: false) }
         if inFirst >= size { return p.loadUnaligned(as: T.self) }
         guard let q = linearPointer(a &+ UInt64(inFirst), .read, user: user, at: rip) else { return nil }
@@ -51,7 +55,10 @@ extension Processor {
     func write<T: Word>(_ a: UInt64, _ value: T, user: Bool, at rip: UInt64) -> Bool {
         let size = MemoryLayout<T>.size
         let inFirst = Int(0x1000 &- (a & 0xfff))
-        guard let p = linearPointer(a, .write, user: user, at: rip) else { return false }
+        guard let p = linearPointer(a, .write, user: user, at: rip) else {
+            guard let gpa = takeDeviceHit(), inFirst >= size else { return false }
+            return writeDevice(gpa, size, UInt64(truncatingIfNeeded: value), at: rip)
+        }
         if debugArmed { noteDataAccess(a, size, write: true) }
         if inFirst >= size {
             p.storeBytes(of: value, as: T.self)
@@ -66,4 +73,34 @@ extension Processor {
     }
 
     var userMode: Bool { s.pointee.cpl == 3 }
+
+    // MARK: Devices
+
+    /// The device that the last ``linearPointer(_:_:user:at:)`` met, which then counts as handled.
+    func takeDeviceHit() -> UInt64? {
+        guard let gpa = deviceHit else { return nil }
+        deviceHit = nil
+        s.pointee.leave = UInt32(X86_LEAVE_LOOKUP)
+        return gpa
+    }
+
+    /// A load from a device: the value, or nil with the exit that asks for it; then the instruction is repeated.
+    private func readDevice(_ gpa: UInt64, _ byteCount: Int, at rip: UInt64) -> UInt64? {
+        var value: UInt64 = 0
+        if deviceRead(gpa, byteCount, &value) { return value }
+        prepareExit(.mmio(gpa: gpa, byteCount: byteCount, write: false, value: 0), at: rip)
+        return nil
+    }
+
+    /// A store to a device. What the hypervisor must see leaves behind the instruction, so there can be only one.
+    private func writeDevice(_ gpa: UInt64, _ byteCount: Int, _ value: UInt64, at rip: UInt64) -> Bool {
+        if memory.deviceWrite(gpa: gpa, byteCount: byteCount, value: value) { return true }
+        guard pendingMMIOWrite == nil else {
+            pendingMMIOWrite = nil
+            prepareUnimplemented("several stores to a device by one instruction", at: rip)
+            return false
+        }
+        pendingMMIOWrite = .mmio(gpa: gpa, byteCount: byteCount, write: true, value: value)
+        return true
+    }
 }
