@@ -201,12 +201,17 @@ public final class Processor {
     }
     /// Delivered at the start of the next `run` [APM2 15.20].
     public func injectInterrupt(vector: UInt8) { injected = Event(vector: vector, errorCode: nil, kind: .interrupt) }
-    public func injectNMI() { injected = Event(vector: 2, errorCode: nil, kind: .interrupt) }
+    public func injectNMI() {
+        injected = Event(vector: 2, errorCode: nil, kind: .interrupt)
+        nmiBlocked = true
+    }
     public func injectException(vector: UInt8, errorCode: UInt32?) {
         injected = Event(vector: vector, errorCode: errorCode, kind: .exception)
     }
     /// An injected event has not been delivered yet.
     public var hasPendingEvent: Bool { injected != nil }
+    /// An NMI's handler has not returned yet: from ``injectNMI()`` to the next IRET [APM2 8.2.3].
+    public internal(set) var nmiBlocked = false
 
     // MARK: Completing exits
 

@@ -59,6 +59,9 @@ public enum BuiltGuest {
     /// A flat test guest by the name of its source, such as "hello".
     public static func firmware(_ name: String) -> String? { present("Firmware/build/\(name).elf") }
 
+    /// A Multiboot image or ROM for the bare machine, by the name of its source in Firmware/bare.
+    public static func bareImage(_ name: String) -> String? { present("Firmware/build/bare-\(name).bin") }
+
     private static func present(_ name: String) -> String? {
         let path = PackageFolder.path + "/" + name
         return access(path, R_OK) == 0 ? path : nil

@@ -44,8 +44,8 @@ struct PICChip {
             if elcr & bit != 0 || lines & bit == 0 { request |= bit }
             lines |= bit
         } else {
-            // Level inputs, and edge requests that vanish before they are acknowledged, are withdrawn.
-            request &= ~bit
+            // Level inputs are withdrawn; an edge stays until it is acknowledged, as in KVM.
+            if elcr & bit != 0 { request &= ~bit }
             lines &= ~bit
         }
     }

@@ -166,7 +166,7 @@ extension VirtualCPU {
             return
         }
         if processor.hasPendingEvent { return }
-        if !nmiMasked, takeNMI() {
+        if !nmiMasked, protectsState || !processor.nmiBlocked, takeNMI() {
             // Guests with encrypted state report the end of the handler themselves [GHCB 4.1.3].
             nmiMasked = protectsState
             processor.injectNMI()

@@ -82,7 +82,7 @@ extension Processor {
         s.pointee.gdt_limit = v.gdtr.limit
         s.pointee.idt_base = v.idtr.base
         s.pointee.idt_limit = v.idtr.limit
-        s.pointee.cpl = UInt32(v.cs.selector & 3)
+        s.pointee.cpl = v.cr0 & CR0.pe != 0 ? UInt32(v.cs.selector & 3) : 0
         (s.pointee.cr0, s.pointee.cr2, s.pointee.cr3, s.pointee.cr4) = (v.cr0, v.cr2, v.cr3, v.cr4)
         s.pointee.cr8 = v.cr8 & 15
         (s.pointee.efer, s.pointee.xcr0, s.pointee.xss, s.pointee.pkru) = (v.efer, v.xcr0, v.xss, v.pkru)

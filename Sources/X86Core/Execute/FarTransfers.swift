@@ -320,6 +320,7 @@ extension Processor {
             if isLongModeActive { return fault(13, 0, at: rip) }
             return refuseTaskSwitch(at: rip)
         }
+        nmiBlocked = false
         var stack = currentStack
         guard let pointer = pop(&stack, byteCount, at: rip), let cs = pop(&stack, byteCount, at: rip),
             var flags = pop(&stack, byteCount, at: rip)

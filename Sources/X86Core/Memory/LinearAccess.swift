@@ -10,6 +10,7 @@ extension Processor {
         let table = user ? userTLB : s.pointee.cpl == 3 ? supervisorTLB : supervisorTable
         let e = table + Int((a &>> 12) & UInt64(X86_TLB_SIZE - 1))
         if (access == .write ? e.pointee.write : e.pointee.read) == a & ~0xfff { return host(a &+ e.pointee.addend) }
+        deviceHit = nil
         guard isCanonical(a) else {
             prepareException(13, error: 0, at: rip)
             return nil
