@@ -119,7 +119,9 @@ public final class Processor {
         userTLB = tlb()
         openTLB = tlb()
         emptyTLB = tlb()
-        tables = [supervisorTLB, userTLB, openTLB]
+        tables =
+            configuration.announcedCR4 & CR4.smap != 0
+            ? [supervisorTLB, userTLB, openTLB] : [supervisorTLB, userTLB]
         walkCache = .allocate(capacity: 512)
         fetchCache = .allocate(capacity: 256)
         handlers = makeHandlerTable()
@@ -146,7 +148,7 @@ public final class Processor {
     deinit {
         group?.remove(self)
         s.pointee.jumps.deallocate()
-        for t in tables + [emptyTLB] { t.deallocate() }
+        for t in [supervisorTLB, userTLB, openTLB, emptyTLB] { t.deallocate() }
         walkCache.deallocate()
         fetchCache.deallocate()
         handlers.deallocate()
@@ -260,7 +262,11 @@ public final class Processor {
     /// What a write to CR3 or INVLPG does (all entries: large pages are cut into small ones here).
     func flushLinearTranslations() {
         let empty = x86_tlb_entry(read: 1, write: 1, unused: 0, addend: 0)
-        for table in tables { table.update(repeating: empty, count: Int(X86_TLB_SIZE)) }
+        for i in 0..<Int(X86_TLB_SIZE) {
+            supervisorTLB[i] = empty
+            userTLB[i] = empty
+        }
+        if tables.count > 2 { openTLB.update(repeating: empty, count: Int(X86_TLB_SIZE)) }
         for i in 0..<256 { fetchCache[i].tag = 0 }
         bumpGeneration()
     }
