@@ -51,10 +51,11 @@ struct GuestOptions: ParsableArguments {
     var firmware: String?
 
     @Option(
+        name: .customLong("machine"),
         help: ArgumentHelp(
             "The machine: default, or bare, which enters Multiboot 1 images and ROMs as they are, as a plain guest.",
             valueName: "machine"))
-    var machine = MachineChoice.standard
+    var machineChoice = MachineChoice.standard
     @Option(
         help: ArgumentHelp(
             "A ROM that ends at 4 GiB and starts at its reset vector. Needs --machine bare.",
@@ -108,7 +109,7 @@ struct GuestOptions: ParsableArguments {
     static let defaultCommandLine = "console=ttyS0 quiet panic=-1 reboot=a"
 
     /// What protects the guest.
-    var confidential: Confidentiality { chosenConfidentiality ?? (machine == .bare ? .none : .snp) }
+    var confidential: Confidentiality { chosenConfidentiality ?? (machineChoice == .bare ? .none : .snp) }
 
     /// The initrd of a kernel that takes one.
     var initrd: String? { initrds.first }
@@ -127,7 +128,7 @@ struct GuestOptions: ParsableArguments {
 
     /// At most one way to say what is launched.
     func validate() throws {
-        if machine == .bare {
+        if machineChoice == .bare {
             if kernel != nil || firmware != nil {
                 throw ValidationError("--machine bare takes an IMAGE (Multiboot 1) or --rom.")
             }
@@ -243,7 +244,7 @@ enum GuestSource {
     init(_ options: GuestOptions) throws {
         guard options.namesImage else { throw CommandFailure.usage("Give an IMAGE, --kernel or --firmware.") }
         let commandLine = options.cmdline.map { Array($0.utf8) }
-        if options.machine == .bare {
+        if options.machineChoice == .bare {
             if let path = options.rom {
                 self = .bare(.rom(try InputFile(path: path).read(as: "the ROM")))
                 return

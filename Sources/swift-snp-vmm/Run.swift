@@ -66,10 +66,10 @@ struct Run: ParsableCommand {
 
     func validate() throws {
         try owner.check(guest.confidential.technology)
-        if guest.machine != .bare, debugExit ?? debugConsole != nil {
+        if guest.machineChoice != .bare, debugExit ?? debugConsole != nil {
             throw ValidationError("--debug-exit and --debug-console need --machine bare.")
         }
-        if guest.machine == .bare, deviceOptions.count > 0 {
+        if guest.machineChoice == .bare, deviceOptions.count > 0 {
             throw ValidationError("A bare machine has no virtio devices.")
         }
         _ = try bareMachine()
@@ -99,7 +99,7 @@ struct Run: ParsableCommand {
         let configuration = BareMachineConfiguration(
             debugExitPort: try port(debugExit, "--debug-exit"),
             debugConsolePort: try port(debugConsole, "--debug-console"))
-        return guest.machine == .bare ? configuration : nil
+        return guest.machineChoice == .bare ? configuration : nil
     }
 
     func run() throws {
