@@ -167,6 +167,7 @@ enum ExplainedSide {
             other.nativeZero.toggle()
             result.append(
                 variant(other.nativeZero ? "--native-zero" : "without --native-zero", source, machine, other))
+        case .bare: break  // A plain machine, which nobody measures.
         }
         return result
     }

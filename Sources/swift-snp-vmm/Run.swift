@@ -204,13 +204,14 @@ struct Run: ParsableCommand {
                 reporter.say("note: the ID block was made for another launch digest, \(block.launchDigest)")
             }
         }
+        let bare = try bareMachine()
         do {
             return try Machine(
                 host: host,
                 configuration: MachineConfiguration(
                     technology: technology, memoryByteCount: description.memoryByteCount, plan: plan,
                     cpuid: description.cpuid, identity: identity, certificateTable: certificateTable, devices: devices,
-                    bare: try bareMachine()),
+                    bare: bare),
                 owner: owner, console: { console.write($0) },
                 observe: {
                     reporter.hear($0)
