@@ -125,3 +125,6 @@ struct x86_cpu {
     _Alignas(16) uint64_t ymmh[32];
     uint64_t ytmp[4];
 };
+
+// A number of the compiler's own: one that is computed when first asked for would cost each handler a look.
+enum { X86_UPPER_HALF_DISTANCE = offsetof(struct x86_cpu, ymmh) - offsetof(struct x86_cpu, xmm) };

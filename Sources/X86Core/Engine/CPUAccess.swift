@@ -21,7 +21,7 @@ enum Slot {
     static let mm0 = UInt16(MemoryLayout<x86_cpu>.offset(of: \.st_mantissa)!)
     static let xtmp = UInt16(MemoryLayout<x86_cpu>.offset(of: \.xtmp)!)
     /// From a vector register's slot to that of its upper half.
-    static let upper = UInt16(MemoryLayout<x86_cpu>.offset(of: \.ymmh)! - MemoryLayout<x86_cpu>.offset(of: \.xmm)!)
+    static var upper: UInt16 { @inline(__always) get { UInt16(truncatingIfNeeded: X86_UPPER_HALF_DISTANCE) } }
 }
 
 @inline(__always)

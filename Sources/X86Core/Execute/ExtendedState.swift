@@ -23,11 +23,15 @@ enum StateComponent {
 
 @inline(__always)
 func extendedInstruction(_ s: CPU, _ ip: IP) {
-    guard performExtended(s, ip) else { return }
+    guard extendedIsDone(s, ip) != 0 else { return }
     next(s, ip)
 }
 
+/// Of a type of its own, as `simdIsDone`.
 @inline(never)
+private func extendedIsDone(_ s: CPU, _ ip: IP) -> UInt32 { performExtended(s, ip) ? 1 : 0 }
+
+@inline(__always)
 private func performExtended(_ s: CPU, _ ip: IP) -> Bool {
     let p = processor(s)
     if p.extended(ip) { return p.runsOn(ip) }

@@ -20,12 +20,13 @@ enum SegmentCheck {
 /// The uop: temporary `dst` = linear address of the operand, or a fault.
 @inline(__always)
 func checkedAddress(_ s: CPU, _ ip: IP) {
-    guard checkAddress(s, ip) else { return }
+    // Not the shape of `simdInstruction`: the compiler would make one function of the two, which calls through a pointer.
+    if faults(s, ip) { return }
     next(s, ip)
 }
 
 @inline(never)
-private func checkAddress(_ s: CPU, _ ip: IP) -> Bool {
+private func faults(_ s: CPU, _ ip: IP) -> Bool {
     let imm = ip.pointee.imm
     let offset = address(s, ip) & SegmentCheck.mask(imm)
     let p = processor(s)
@@ -33,9 +34,9 @@ private func checkAddress(_ s: CPU, _ ip: IP) -> Bool {
         let linear = p.linear(
             SegmentCheck.segment(imm), offset, Int(SegmentCheck.extra(imm)) &+ 1, write: SegmentCheck.isWrite(imm),
             at: instructionAddress(s, ip))
-    else { return false }
+    else { return true }
     put(s, ip.pointee.dst, linear)
-    return true
+    return false
 }
 
 /// The uop of indirect near branches: temporary 1 = linear address of the target in `src`, or #GP beyond the limit.
