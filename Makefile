@@ -4,7 +4,7 @@
 # make bench   boots the same guest under QEMU's emulator and under us, in turn, and compares
 # make encrypted-disk   boots a guest whose disk opens after attestation only
 #
-# Others: conformance-cpu, guest, guest-amd64, firmware, fmt, fuzz, audit-unsafe, deps, clean. Variables: ARGS for run, FUZZ_ARGS, BENCH_ARGS,
+# Others: conformance-cpu, header-truth, guest, guest-amd64, firmware, fmt, fuzz, audit-unsafe, deps, clean. Variables: ARGS for run, FUZZ_ARGS, BENCH_ARGS,
 # GUEST_KERNEL and GUEST_CMDLINE for guest.
 
 SWIFT ?= swift
@@ -23,7 +23,7 @@ SWIFT_FILES = Package.swift $(shell find Sources Tests Examples Firmware -name '
 # One thing at a time: two targets may both want apt, or the build folder.
 .NOTPARALLEL:
 
-.PHONY: run build test check bench conformance-cpu guest guest-amd64 firmware fmt fmt-check fuzz fuzz-smoke hot-loop audit-unsafe \
+.PHONY: run build test check bench conformance-cpu header-truth guest guest-amd64 firmware fmt fmt-check fuzz fuzz-smoke hot-loop audit-unsafe \
         encrypted-disk deps deps-guest deps-bench deps-peers deps-report clean
 
 run: build guest
@@ -56,6 +56,10 @@ bench: build guest deps-bench
 conformance-cpu: deps
 	$(SWIFT_BUILD) --product conformance
 	$(BIN)/conformance $(CONFORMANCE_ARGS)
+
+# The kernel's interface as we write it, against the newest kernel headers that there is a package of.
+header-truth: deps
+	.ci/header-truth
 
 # The guest images. They are rebuilt when their scripts change, after `make clean`, or when a kernel or a command line is
 # given for them.

@@ -149,7 +149,7 @@ let package = Package(
         tests(
             "KVMConformanceTests",
             ["KVMABI", "LinuxKVM", "SoftwareKVM", "SEVABI", "SoftwarePSP", "MemoryController", "Crypto"]),
-        tests("SEVABITests", ["SEVABI", "X86Defs"]),
+        tests("SEVABITests", ["SEVABI", "X86Defs", "CKVM"]),
         tests("CryptoTests", ["Crypto"]),
         tests("MemoryControllerTests", ["MemoryController", "SEVABI", "Crypto"]),
         tests("SoftwarePSPTests", ["SoftwarePSP", "MemoryController", "SEVABI", "Crypto", "Attestation"]),
@@ -174,7 +174,7 @@ let package = Package(
         tests(
             "GuestOwnerTests",
             ["GuestOwner", "SEVABI", "X86Defs", "Crypto", "GuestImage", "LaunchMeasurement", "Attestation"]),
-        tests("GuestAgentTests", ["GuestAgent", "SecretRelease", "SEVABI", "KVMABI", "Crypto", "ABILayout"]),
+        tests("GuestAgentTests", ["GuestAgent", "SecretRelease", "SEVABI", "KVMABI", "Crypto", "ABILayout", "CKVM"]),
         tests("RunReportTests", ["RunReport"]),
         tests(
             "IsolationSuiteTests",

@@ -6,11 +6,16 @@
 
 #include "CKVM.h"
 
+#include <asm/svm.h>
 #include <linux/kvm.h>
 #include <linux/kvm_para.h>
 #include <linux/psp-sev.h>
 #include <linux/version.h>
 #include <stddef.h>
+
+#if __has_include(<linux/sev-guest.h>)
+#include <linux/sev-guest.h>
+#endif
 
 #define CKVM_KERNEL_6_9 (LINUX_VERSION_CODE >= KERNEL_VERSION(6, 9, 0))
 #define CKVM_KERNEL_6_13 (LINUX_VERSION_CODE >= KERNEL_VERSION(6, 13, 0))
@@ -22,6 +27,7 @@
 #define CKVM_CONSTANT(NAME, VALUE) _Static_assert((unsigned long long)(NAME) == (VALUE##ull), #NAME);
 
 #include "layout/base.h"
+#include "layout/paravirtual.h"
 #include "layout/psp.h"
 #include "layout/sev.h"
 #ifdef KVM_CREATE_GUEST_MEMFD
@@ -35,6 +41,18 @@
 #endif
 #ifdef KVM_PRE_FAULT_MEMORY
 #include "layout/pre_fault.h"
+#endif
+#ifdef KVM_EXIT_SNP_REQ_CERTS
+#include "layout/certificates.h"
+#endif
+#ifdef SNP_GET_EXT_REPORT
+#include "layout/guest_device.h"
+#endif
+#ifdef SVM_VMGEXIT_HV_FEATURES
+#include "layout/guest_events.h"
+#endif
+#ifdef SVM_VMGEXIT_SNP_RUN_VMPL
+#include "layout/run_vmpl.h"
 #endif
 #if CKVM_KERNEL_6_9
 #include "layout/psp_snp.h"
@@ -53,15 +71,7 @@
 #define CKVM_CONSTANT(NAME, VALUE)
 
 static const ckvm_field fields[] = {
-#include "layout/base.h"
-#include "layout/guest_memfd.h"
-#include "layout/pre_fault.h"
-#include "layout/psp.h"
-#include "layout/psp_snp.h"
-#include "layout/psp_vlek.h"
-#include "layout/sev.h"
-#include "layout/sev_init2.h"
-#include "layout/snp.h"
+#include "layout/all.h"
 };
 
 #undef CKVM_SIZE
@@ -74,15 +84,7 @@ static const ckvm_field fields[] = {
 #define CKVM_CONSTANT(NAME, VALUE) {#NAME, VALUE},
 
 static const ckvm_constant constants[] = {
-#include "layout/base.h"
-#include "layout/guest_memfd.h"
-#include "layout/pre_fault.h"
-#include "layout/psp.h"
-#include "layout/psp_snp.h"
-#include "layout/psp_vlek.h"
-#include "layout/sev.h"
-#include "layout/sev_init2.h"
-#include "layout/snp.h"
+#include "layout/all.h"
 };
 
 uint32_t ckvm_field_count(void) { return sizeof fields / sizeof fields[0]; }

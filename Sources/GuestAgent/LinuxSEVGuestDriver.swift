@@ -66,7 +66,7 @@ public final class LinuxSEVGuestDriver: SEVGuestDriver {
     }
 
     /// `_IOWR('S', number, struct snp_guest_request_ioctl)`.
-    private static func requestWord(_ operation: SEVGuestRequest.Operation) -> UInt32 {
+    public static func requestWord(_ operation: SEVGuestRequest.Operation) -> UInt32 {
         3 << 30 | 32 << 16 | 0x53 << 8 | operation.rawValue
     }
 

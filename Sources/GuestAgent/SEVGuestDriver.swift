@@ -23,7 +23,7 @@ public struct SEVGuestRequest: Equatable, Sendable {
         }
 
         /// Bytes that the driver may write for the answer's payload.
-        var responseByteCount: Int {
+        public var responseByteCount: Int {
             switch self {
             case .report, .extendedReport: 4000
             case .derivedKey: 64

@@ -33,6 +33,18 @@ public enum ForeignVectors {
     }
 }
 
+/// References made by others, beside the vectors: byte-exact tables of the kernel's interface.
+public enum ForeignFacts {
+    /// Why a test that needs them is skipped.
+    public static let absence = "no foreign reference: set SNPVMM_VECTORS to a folder with facts/ beside it"
+
+    /// One file's text; nil where it is absent.
+    public static func text(_ name: String) -> String? {
+        guard let vectors = ForeignVectors.folder else { return nil }
+        return readFile(vectors + "/../facts/" + name).map { String(decoding: $0, as: UTF8.self) }
+    }
+}
+
 /// What `make guest` and `make firmware` build. Every path is nil until it has been built.
 public enum BuiltGuest {
     /// Why a test that needs one is skipped.
