@@ -44,6 +44,15 @@ uint64_t ckvm_map_anonymous(uint64_t byte_count, int32_t *error) {
     return address;
 }
 
+int32_t ckvm_punch_hole(int32_t descriptor, int64_t offset, int64_t byte_count) {
+    int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+    return fallocate(descriptor, mode, (off_t)offset, (off_t)byte_count) == 0 ? 0 : -errno;
+}
+
+int32_t ckvm_discard(uint64_t address, uint64_t byte_count) {
+    return madvise((void *)(uintptr_t)address, byte_count, MADV_DONTNEED) == 0 ? 0 : -errno;
+}
+
 int32_t ckvm_unmap(uint64_t address, uint64_t byte_count) {
     return munmap((void *)(uintptr_t)address, byte_count) == 0 ? 0 : -errno;
 }

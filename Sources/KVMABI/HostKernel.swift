@@ -1,4 +1,4 @@
-// The seam. The VMM knows its host kernel only through these four calls and the kernel's own bytes.
+// The seam. The VMM knows its host kernel only through these five calls and the kernel's own bytes.
 //
 // Two kernels stand behind it: `LinuxKVM` (the real one, over CKVM) and `SoftwareKVM` (a kernel in our process). No
 // caller can ask which one it has, and no feature may branch on it. A new feature is a new request number plus bytes,
@@ -21,6 +21,12 @@ public protocol HostKernel: AnyObject, Sendable {
     /// Maps `byteCount` bytes of a handle's memory, shared and writable: a vCPU's `kvm_run`, a memory device, or, with
     /// ``KernelHandle/anonymous``, fresh zeroed memory of this process (for the shared half of guest RAM).
     func map(_ handle: KernelHandle, offset: Int64, byteCount: Int) throws(Errno) -> KernelMapping
+
+    /// Frees whole pages of a guest_memfd: `fallocate` with `FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE`. What was in
+    /// them is gone; the file keeps its length, and a page that is needed again is a new one.
+    ///
+    /// - Throws: `EINVAL` for a range that is empty, not page aligned or not inside the file; `EBADF`.
+    func punchHole(_ handle: KernelHandle, offset: Int64, byteCount: Int64) throws(Errno)
 
     /// Closes a handle. Closing one that is not open does nothing.
     func close(_ handle: KernelHandle)

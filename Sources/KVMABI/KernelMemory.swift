@@ -52,6 +52,18 @@ public final class KernelMapping: Sendable {
         return unsafe KernelMapping(address: address, byteCount: byteCount) { _ = ckvm_unmap(address, length) }
     }
 
+    /// Gives whole pages of ``anonymous(byteCount:)`` memory back to the host; they read as zeroes afterwards.
+    ///
+    /// - Throws: `EINVAL` for a range that is not page aligned or not inside the mapping.
+    public func discard(offset: Int, byteCount: Int) throws(Errno) {
+        guard offset % KVM.pageByteCount == 0, byteCount % KVM.pageByteCount == 0, contains(offset, byteCount) else {
+            throw .EINVAL
+        }
+        guard byteCount > 0 else { return }
+        let answer = ckvm_discard(address + UInt64(offset), UInt64(byteCount))
+        guard answer == 0 else { throw Errno(rawValue: -answer) }
+    }
+
     /// The integer at `offset`, which need not be aligned.
     @inlinable public func load<Value: FixedWidthInteger & BitwiseCopyable>(
         at offset: Int, as type: Value.Type = Value.self

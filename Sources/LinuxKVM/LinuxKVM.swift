@@ -42,6 +42,16 @@ public final class LinuxKVM: HostKernel {
         return unsafe KernelMapping(address: address, byteCount: byteCount) { _ = ckvm_unmap(address, length) }
     }
 
+    /// Frees pages of a file.
+    public func punchHole(_ handle: KernelHandle, offset: Int64, byteCount: Int64) throws(Errno) {
+        while true {
+            let answer = ckvm_punch_hole(handle.rawValue, offset, byteCount)
+            if answer == -Errno.EINTR.rawValue { continue }
+            _ = try result(answer)
+            return
+        }
+    }
+
     /// Closes a handle; mappings of it stay.
     public func close(_ handle: KernelHandle) {
         _ = ckvm_close(handle.rawValue)

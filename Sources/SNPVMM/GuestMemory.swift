@@ -1,9 +1,8 @@
 // The guest's memory as the host kernel sees it: slots, their two halves, and which pages are private.
 //
 // Each range of guest physical addresses is one slot. An SNP guest's slot has two halves: the shared one is a mapping of
-// this process, the private one a guest_memfd that this process cannot read. Both are as large as the slot: a page that
-// changes sides leaves its old half behind, empty of meaning but still allocated by the host. Punching it out would need
-// fallocate and madvise, which are not requests of KVM and so are not on the seam.
+// this process, the private one a guest_memfd that this process cannot read. Both are as large as the slot, but a page is
+// allocated on one side only: when it changes sides, its old half goes back to the host.
 //
 // A SEV or SEV-ES guest has one half only, a mapping of this process that is encrypted in place: what the VMM reads there
 // is ciphertext, and which pages are private is the guest's affair.
@@ -197,13 +196,37 @@ final class GuestMemory: Sendable {
         }
     }
 
-    /// Changes the state of a range because the guest asked for it, and counts its pages.
+    /// Changes the state of a range because the guest asked for it, gives the other half back to the host, and counts
+    /// its pages.
     func convert(_ range: Range<UInt64>, isPrivate: Bool) throws(VMMError) {
         try setState(
             of: range, isPrivate: isPrivate, "change pages to \(isPrivate ? "private" : "shared") for the guest")
+        for slot in slots where slot.range.overlaps(range) {
+            let part = range.clamped(to: slot.range)
+            try free(part, of: slot, isPrivate: !isPrivate)
+        }
         let pages = (range.upperBound - range.lowerBound) / UInt64(KVM.pageByteCount)
         states.withLock { states in
             if isPrivate { states.toPrivate &+= pages } else { states.toShared &+= pages }
+        }
+    }
+
+    /// Frees one half of a range of one slot. Its contents mean nothing any more: a page that changes sides comes to the
+    /// guest as a new one.
+    private func free(_ range: Range<UInt64>, of slot: Slot, isPrivate: Bool) throws(VMMError) {
+        guard let memfd = slot.memfd, !range.isEmpty else { return }
+        let offset = range.lowerBound - slot.range.lowerBound
+        let byteCount = range.upperBound - range.lowerBound
+        try request(
+            "free the \(isPrivate ? "private" : "shared") half of converted pages", isPrivate ? "fallocate" : "madvise",
+            "\(readable(byteCount: byteCount)) at \(hex(range.lowerBound))"
+        ) { () throws(Errno) in
+            // Safe: inside a slot, whose length fits in Int.
+            if isPrivate {
+                try kernel.punchHole(memfd, offset: Int64(offset), byteCount: Int64(byteCount))
+            } else {
+                try slot.shared.discard(offset: Int(offset), byteCount: Int(byteCount))
+            }
         }
     }
 

@@ -68,6 +68,16 @@ public final class LaunchLog: HostKernel {
             rawValue: try record("open", nil, arguments) { () throws(Errno) -> Int32 in try base.open(node).rawValue })
     }
 
+    public func punchHole(_ handle: KernelHandle, offset: Int64, byteCount: Int64) throws(Errno) {
+        var arguments = JSONObject()
+        arguments.add("offset", offset)
+        arguments.add("byteCount", byteCount)
+        try record("fallocate", handle, arguments) { () throws(Errno) -> Int32 in
+            try base.punchHole(handle, offset: offset, byteCount: byteCount)
+            return 0
+        }
+    }
+
     public func map(_ handle: KernelHandle, offset: Int64, byteCount: Int) throws(Errno) -> KernelMapping {
         var arguments = JSONObject()
         arguments.add("offset", offset)

@@ -10,7 +10,6 @@
 //             systemAddress(ofPage:in:)         the physical page behind a guest_memfd (SNP)
 //             systemMemory                      the memory bus: ciphertext, and stores that the RMP may refuse
 //     do      swapPages(_:_:in:)                two pages of an SNP guest change places in the nested page table
-//             punchHole(atPage:in:)             fallocate on a guest_memfd
 //
 // Inspection+HostileKernel.swift has what only the attack suite needs: forced ASIDs, nested page tables that lie.
 //
@@ -117,11 +116,6 @@ extension SoftwareKVM {
         file.swapPages(a, b)
     }
 
-    /// fallocate(PUNCH_HOLE) on a guest_memfd, which the seam has no call for.
-    package func punchHole(atPage page: UInt64, in memfd: KernelHandle) {
-        guard case .guestMemfd(let file)? = handles[memfd] else { return }
-        file.punchHole(at: page)
-    }
 }
 
 extension VirtualCPU {

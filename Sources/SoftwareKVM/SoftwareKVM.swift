@@ -107,6 +107,20 @@ public final class SoftwareKVM: HostKernel {
         }
     }
 
+    public func punchHole(_ handle: KernelHandle, offset: Int64, byteCount: Int64) throws(Errno) {
+        guard let object = handles[handle] else { throw .EBADF }
+        guard offset >= 0, byteCount > 0 else { throw .EINVAL }
+        // The descriptors of devices, VMs and vCPUs are no regular files.
+        guard case .guestMemfd(let file) = object else { throw .ENODEV }
+        let pageByteCount = Int64(KVM.pageByteCount)
+        let (end, overflow) = offset.addingReportingOverflow(byteCount)
+        if overflow { throw .EFBIG }
+        guard offset % pageByteCount == 0, byteCount % pageByteCount == 0,
+            UInt64(end / pageByteCount) <= file.pageCount
+        else { throw .EINVAL }
+        for page in UInt64(offset / pageByteCount)..<UInt64(end / pageByteCount) { file.punchHole(at: page) }
+    }
+
     public func close(_ handle: KernelHandle) { handles.remove(handle) }
 
     // MARK: For the rest of the kernel

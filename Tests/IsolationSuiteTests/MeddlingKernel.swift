@@ -22,6 +22,9 @@ final class MeddlingKernel: HostKernel {
 
     func open(_ node: DeviceNode) throws(Errno) -> KernelHandle { try kernel.open(node) }
     func close(_ handle: KernelHandle) { kernel.close(handle) }
+    func punchHole(_ handle: KernelHandle, offset: Int64, byteCount: Int64) throws(Errno) {
+        try kernel.punchHole(handle, offset: offset, byteCount: byteCount)
+    }
     func map(_ handle: KernelHandle, offset: Int64, byteCount: Int) throws(Errno) -> KernelMapping {
         try kernel.map(handle, offset: offset, byteCount: byteCount)
     }

@@ -25,6 +25,7 @@ private final class EchoKernel: HostKernel {
         try KernelMapping.anonymous(byteCount: byteCount)
     }
 
+    func punchHole(_ handle: KernelHandle, offset: Int64, byteCount: Int64) throws(Errno) { throw .ENODEV }
     func close(_ handle: KernelHandle) {}
 }
 
@@ -104,6 +105,16 @@ private final class EchoKernel: HostKernel {
     @Test(arguments: [0, -1])
     func `a mapping of no length is EINVAL`(_ byteCount: Int) {
         #expect(throws: Errno.EINVAL) { try KernelMapping.anonymous(byteCount: byteCount) }
+    }
+
+    @Test func `discarded pages are zeroes, and only they`() throws {
+        let mapping = try KernelMapping.anonymous(byteCount: 3 * 4096)
+        for page in 0..<3 { mapping.store(UInt8(page + 1), at: page * 4096 + 7) }
+        try mapping.discard(offset: 4096, byteCount: 4096)
+        #expect((0..<3).map { mapping.load(at: $0 * 4096 + 7, as: UInt8.self) } == [1, 0, 3])
+        for (offset, byteCount) in [(1, 4096), (0, 100), (0, 4 * 4096), (-4096, 4096), (8192, .max & ~0xfff)] {
+            #expect(throws: Errno.EINVAL) { try mapping.discard(offset: offset, byteCount: byteCount) }
+        }
     }
 
     @Test func `a mapping is released with its last reference`() throws {

@@ -20,6 +20,28 @@ import Testing
         }
     }
 
+    /// fallocate [guest_memfd]: whole pages inside the file; holes may be made twice and before anything was there.
+    @Test(arguments: KernelUnderTest.withSNP)
+    func `holes in a guest_memfd`(_ candidate: KernelUnderTest) throws {
+        let machine = try SNPMachine(candidate.start())
+        try machine.addMemory()
+        let end = Int64(SNPMachine.ramByteCount)
+        for (offset, byteCount): (Int64, Int64) in [
+            (0, 0), (-0x1000, 0x1000), (0, -0x1000), (1, 0x1000), (0, 0x1001), (end, 0x1000), (0, end + 0x1000),
+        ] {
+            #expect(throws: Errno.EINVAL, "\(byteCount) bytes at \(offset)") {
+                try machine.kernel.punchHole(machine.memfd, offset: offset, byteCount: byteCount)
+            }
+        }
+        for handle in [machine.vm, machine.sev] {
+            #expect(throws: Errno.ENODEV) { try machine.kernel.punchHole(handle, offset: 0, byteCount: 0x1000) }
+        }
+        #expect(throws: Errno.EBADF) {
+            try machine.kernel.punchHole(KernelHandle(rawValue: 1 << 20), offset: 0, byteCount: 0x1000)
+        }
+        for _ in 0..<2 { try machine.kernel.punchHole(machine.memfd, offset: 0, byteCount: end) }
+    }
+
     @Test(arguments: KernelUnderTest.withSNP)
     func `slots with a private half`(_ candidate: KernelUnderTest) throws {
         let machine = try SNPMachine(candidate.start())

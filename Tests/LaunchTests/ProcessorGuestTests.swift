@@ -52,7 +52,7 @@ import Testing
     @Test func aReplacedPageIsNotValidated() throws {
         let guest = try ProcessorGuest(snp: true, code: Code.load(0x8000) + Code.vmgexit(msr: 0x100))
         // The host takes the page away; the next one at this address was never accepted: #VC 0x404, and no handler.
-        guest.vm.kernel.punchHole(atPage: 8, in: guest.vm.memfd)
+        try guest.vm.kernel.punchHole(guest.vm.memfd, offset: 8 * 4096, byteCount: 4096)
         #expect(guest.run() == .success(.shutdown))
     }
 

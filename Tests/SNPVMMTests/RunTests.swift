@@ -187,6 +187,46 @@ private func isStopped(_ outcome: RunOutcome) -> Bool { if case .stopped = outco
         #expect(pages.convertedToPrivate == 1)
     }
 
+    /// A page is allocated on one side only.
+    @Test func aConvertedPageLosesItsOldHalf() throws {
+        let shared = Mutex<UInt64>(0)
+        func look(_ body: @escaping @Sendable (UnsafeMutablePointer<UInt8>) -> Void) -> ScriptedKernel.Exit {
+            ScriptedKernel.Exit { (page) throws(Errno) in
+                // The slot's mapping is the last that was made.
+                shared.withLock { body(UnsafeMutablePointer(bitPattern: UInt($0 + 0x4000))!) }
+                page.exitReason = .irqWindowOpen
+            }
+        }
+        let seen = Mutex<[UInt8]>([])
+        let rig = try Rig([
+            mapGPARange(0x4000, 2, 0),
+            look { bytes in for page in 0..<2 { bytes[page * 4096] = UInt8(0x51 + page) } },
+            mapGPARange(0x4000, 1, 0x10),
+            look { bytes in seen.withLock { $0 = [bytes[0], bytes[4096]] } },
+        ])
+        shared.withLock { $0 = rig.kernel.with { $0.sharedAddresses.last! } }
+        #expect(isPowerOff(rig.machine.run()))
+        #expect(seen.withLock { $0 } == [0, 0x52])
+        let log = rig.kernel.log
+        let change = try #require(log.firstIndex { $0 == "KVM_SET_MEMORY_ATTRIBUTES 0x4000 8192 shared" })
+        #expect(log[change + 1].hasPrefix("fallocate ") && log[change + 1].hasSuffix(" 0x4000 8192"))
+        #expect(log.filter { $0.hasPrefix("fallocate") }.count == 1)
+    }
+
+    @Test func aHoleThatTheHostRefusesFailsTheChange() throws {
+        let result = Mutex<UInt64>(0)
+        let rig = try Rig([
+            mapGPARange(0x4000, 2, 0),
+            ScriptedKernel.Exit { (page) throws(Errno) in
+                result.withLock { $0 = page.hypercallResult }
+                page.exitReason = .irqWindowOpen
+            },
+        ])
+        rig.kernel.refuse("fallocate", .ENOSPC)
+        #expect(isPowerOff(rig.machine.run()))
+        #expect(result.withLock { Int64(bitPattern: $0) } == -22)
+    }
+
     @Test func otherHypercallsAreUnknown() throws {
         let result = Mutex<UInt64>(0)
         let rig = try Rig([

@@ -98,6 +98,10 @@ final class ScriptedKernel: HostKernel {
 
     func close(_ handle: KernelHandle) { state.withLock { $0.closed.append(handle.rawValue) } }
 
+    func punchHole(_ handle: KernelHandle, offset: Int64, byteCount: Int64) throws(Errno) {
+        try note("fallocate \(handle.rawValue) \(hex(UInt64(offset))) \(byteCount)", refusal: "fallocate")
+    }
+
     func map(_ handle: KernelHandle, offset: Int64, byteCount: Int) throws(Errno) -> KernelMapping {
         if handle == .anonymous {
             try note("mmap anonymous \(byteCount)", refusal: "mmap")

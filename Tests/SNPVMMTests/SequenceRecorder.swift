@@ -33,6 +33,11 @@ final class SequenceRecorder: HostKernel {
         return handle
     }
 
+    func punchHole(_ handle: KernelHandle, offset: Int64, byteCount: Int64) throws(Errno) {
+        write("fallocate \(named(handle.rawValue)) \(hex(UInt64(offset))) \(byteCount)")
+        try base.punchHole(handle, offset: offset, byteCount: byteCount)
+    }
+
     func close(_ handle: KernelHandle) { base.close(handle) }
 
     func map(_ handle: KernelHandle, offset: Int64, byteCount: Int) throws(Errno) -> KernelMapping {

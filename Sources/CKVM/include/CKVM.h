@@ -24,6 +24,13 @@ uint64_t ckvm_map(int32_t descriptor, int64_t offset, uint64_t byte_count, int32
 // Maps zeroed private memory without reserving swap for it. The address, or 0 with *error = errno.
 uint64_t ckvm_map_anonymous(uint64_t byte_count, int32_t *_Nonnull error);
 
+// Frees pages of a file, which keeps its length: fallocate with FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE.
+// 0 or -errno.
+int32_t ckvm_punch_hole(int32_t descriptor, int64_t offset, int64_t byte_count);
+
+// Gives pages of anonymous memory back; they read as zeroes afterwards. 0 or -errno.
+int32_t ckvm_discard(uint64_t address, uint64_t byte_count);
+
 // Unmaps what one of the two gave. 0 or -errno.
 int32_t ckvm_unmap(uint64_t address, uint64_t byte_count);
 
