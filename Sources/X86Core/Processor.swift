@@ -24,6 +24,9 @@ public final class Processor {
         public var physicalAddressBits = 48
         /// CR4 bits that CPUID announces beyond the ones every such processor has: UMIP, LA57, PCIDE, SMEP, SMAP, PKE.
         public var announcedCR4: UInt64 = 0
+        /// On an x86 host, floating point, AES and SHA are the host's own instructions. Without, and elsewhere, they are
+        /// computed here, to the same bits.
+        public var usesHostArithmetic = true
         /// The instruction groups that exist.
         public var features = ProcessorFeatures.milan
         public init() {}
@@ -136,6 +139,7 @@ public final class Processor {
         s.pointee.tlb = supervisorTLB
         s.pointee.generation = 1
         s.pointee.sev_status = configuration.sevStatus
+        if configuration.usesHostArithmetic { s.pointee.host = x86_host_features() }
         walkCache.initialize(
             repeating: WalkCacheEntry(page: 1, host: UnsafeMutableRawPointer(s), isStorable: false), count: 512)
         fetchCache.initialize(repeating: FetchCacheEntry(tag: 0, page: 0), count: 256)

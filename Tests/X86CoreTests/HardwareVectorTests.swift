@@ -37,6 +37,17 @@ struct HardwareVectorTests {
         check(VectorMachine(states: HardwareFile.states).run(file: file, keep: 10))
     }
 
+    /// Where the host's own instructions do floating point, AES and SHA, the engine's own ways are run here.
+    @Test("every instruction of the set, computed", arguments: ["sse2", "v2", "v3", "crypto"])
+    func computed(_ name: String) throws {
+        let file = try #require(HardwareFile.bytes(name))
+        let gfni: Set = [
+            "gf2p8affineqb", "gf2p8affineinvqb", "gf2p8mulb", "vgf2p8affineqb", "vgf2p8affineinvqb", "vgf2p8mulb",
+        ]
+        let machine = VectorMachine(states: HardwareFile.states, usesHostArithmetic: false)
+        check(machine.run(file: HardwareFile.select(file, gfni, excluding: true), keep: 10))
+    }
+
     /// GFNI is not announced.
     @Test func cryptography() throws {
         let file = try #require(HardwareFile.bytes("crypto"))

@@ -129,11 +129,13 @@ final class VectorMachine {
     /// `features` of the processor that the vectors were recorded on: an Intel one, without what only AMD has.
     init(
         states: [VectorState],
-        features: ProcessorFeatures = .milan.subtracting([.sse4a, .misalignedSSE, .clzero, .amdOrder])
+        features: ProcessorFeatures = .milan.subtracting([.sse4a, .misalignedSSE, .clzero, .amdOrder]),
+        usesHostArithmetic: Bool = true
     ) {
         self.states = states
         var configuration = Processor.Configuration()
         configuration.features = features
+        configuration.usesHostArithmetic = usesHostArithmetic
         machine = FlatMachine(configuration: configuration)
         machine.map(Self.code, to: UInt64(Self.codeGPA), FlatMachine.present | FlatMachine.user)
         for page: UInt64 in 0..<2 {

@@ -118,6 +118,8 @@ struct x86_cpu {
     uint64_t code_base;        // 0 in 64-bit code
     uint64_t rip_mask;         // all ones in 64-bit code, else 0xffffffff
     uint32_t context;          // which decoded blocks belong to this mode; 0 in 64-bit code
+    uint32_t host;             // X86_HOST_*: what the host's own instructions may do for this processor
+    uint32_t host_mxcsr;       // where handlers put the host's MXCSR to look at it
     uint32_t cpu_pad;
     void *_Nullable owner;     // the Swift object, unretained
 

@@ -26,7 +26,26 @@ extension Decoder {
         if vex { code |= SIMDCode.vex }
         if wide ?? vexL { code |= SIMDCode.wide }
         if countIsImmediate { code |= SIMDCode.immediateCount }
-        emit(Handler.simd, dst: dst, src: b, base: a, index: third, imm: code)
+        var handler = Handler.simd
+        let isWide = code & SIMDCode.wide != 0
+        if number < Int(SIMDOperation.pshufb.rawValue) {
+            if vex, !countIsImmediate { handler = Handler.vexRR &+ number &* 2 &+ (isWide ? 1 : 0) }
+        } else if let lane = hostLane(number) {
+            handler = Handler.hostLane &+ lane &* 3 &+ (vex ? isWide ? 2 : 1 : 0)
+        }
+        emit(handler, dst: dst, src: b, base: a, index: third, imm: code)
+    }
+
+    /// The number of an operation that the host's own instruction does.
+    private func hostLane(_ number: Int) -> Int? {
+        #if arch(x86_64)
+            guard let op = SIMDOperation(rawValue: UInt16(truncatingIfNeeded: number)),
+                let (lane, feature) = HostLane.of(op), processor.s.pointee.host & feature != 0
+            else { return nil }
+            return lane.rawValue
+        #else
+            return nil
+        #endif
     }
 
     /// The r/m operand from memory of `1 << size` bytes (zero-extended), or a register.

@@ -11,7 +11,28 @@ extension Decoder {
         var code = UInt64(opcode) | UInt64(prefix) &<< 8 | (rex & 8 != 0 ? 0x400 : 0) | (isRegister ? 0 : 0x800)
         if vex { code |= 0x1000 }
         if vex, vexL, prefix < 2 || opcode == 0xe6 || opcode == 0x5b { code |= 0x2000 }
-        emit(Handler.sseFloat, dst: dst, src: b, base: a, imm: code | imm &<< 16)
+        emit(hostHandler(code) ?? Handler.sseFloat, dst: dst, src: b, base: a, imm: code | imm &<< 16)
+    }
+
+    /// The handler that is the host's own instruction, for the common ones (`code` as in ``FloatCode``).
+    private func hostHandler(_ code: UInt64) -> Int? {
+        guard processor.s.pointee.host & UInt32(X86_HOST_FLOAT) != 0 else { return nil }
+        let code = FloatCode(code)
+        let type = code.prefix, double = code.isDouble ? 1 : 0
+        let vex = code.vex ? 1 : 0, integer = code.wideInteger ? 1 : 0
+        switch code.opcode {
+        case 0x51, 0x58, 0x59, 0x5c...0x5f:
+            let operation =
+                code.opcode == 0x51 ? 6 : code.opcode < 0x5c ? Int(code.opcode & 1) : Int(code.opcode & 3) &+ 2
+            return Handler.hostFloat &+ (operation &* 4 &+ type) &* 3 &+ vex &+ (code.wide ? 1 : 0)
+        case 0x2e, 0x2f: return Handler.hostCompare &+ (Int(code.opcode & 1) &* 2 &+ double) &* 2 &+ vex
+        case 0x2a where code.isScalar: return Handler.hostFromInteger &+ (double &* 2 &+ integer) &* 2 &+ vex
+        case 0x2c where code.isScalar, 0x2d where code.isScalar:
+            let rounded = Int(code.opcode & 1)
+            return Handler.hostToInteger &+ ((rounded &* 2 &+ double) &* 2 &+ integer) &* 2 &+ vex
+        case 0x5a where code.isScalar: return Handler.hostFormat &+ double &* 2 &+ vex
+        default: return nil
+        }
     }
 
     mutating func decodeFloat(_ opcode: UInt8, _ prefix: OpcodePrefix) {

@@ -53,10 +53,10 @@ extension Processor {
 
     func popAll(_ byteCount: Int, at rip: UInt64) -> Bool {
         var stack = currentStack
-        var values: [UInt64] = []
-        for _ in 0..<8 {
+        var values = SIMD8<UInt64>()
+        for n in 0..<8 {
             guard let v = pop(&stack, byteCount, at: rip) else { return false }
-            values.append(v)
+            values[n] = v
         }
         for n in 0..<8 where n != 4 { putSized(Slot.gpr(n), values[7 &- n], byteCount) }
         commit(stack)

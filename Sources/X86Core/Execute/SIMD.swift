@@ -138,6 +138,22 @@ private func performSIMD(_ s: CPU, _ ip: IP) -> Bool {
     return true
 }
 
+/// AVX and AVX2 forms of the SSE2 integer operations; the last operand of a shift is its count, in both lanes.
+@inline(__always)
+func vexRR(_ s: CPU, _ ip: IP, _ op: VectorOperation, wide: Bool) {
+    guard avxIsOn(s) else { return avxIsOff(s, ip) }
+    let b = getVector(s, ip.pointee.src)
+    let low = vectorOperation(op, getVector(s, ip.pointee.base), b)
+    let high =
+        wide
+        ? vectorOperation(
+            op, getVector(s, ip.pointee.base &+ Slot.upper),
+            op.countsByRegister ? b : getVector(s, ip.pointee.src &+ Slot.upper))
+        : Vector()
+    putResult(s, ip.pointee.dst, low, high, vex: true)
+    next(s, ip)
+}
+
 @inline(__always)
 private func putResult(_ s: CPU, _ slot: UInt16, _ low: Vector, _ high: Vector, vex: Bool) {
     putVector(s, slot, low)
@@ -217,9 +233,8 @@ extension Processor {
             }
             putResult(s, u.dst, v, wide ? v : Vector(), vex: vex)
         case .permuteDoublewords:
-            var r = [UInt32](repeating: 0, count: 8)
-            for i in 0..<8 { r[i] = doubleword(u.src, Int(doubleword(u.base, i) & 7)) }
-            func pair(_ i: Int) -> UInt64 { UInt64(r[i]) | UInt64(r[i &+ 1]) &<< 32 }
+            func chosen(_ i: Int) -> UInt64 { UInt64(doubleword(u.src, Int(doubleword(u.base, i) & 7))) }
+            func pair(_ i: Int) -> UInt64 { chosen(i) | chosen(i &+ 1) &<< 32 }
             putResult(s, u.dst, Vector(pair(0), pair(2)), Vector(pair(4), pair(6)), vex: vex)
         case .permuteQuadwords:
             func part(_ i: Int) -> UInt64 { quadword(u.src, Int(imm &>> UInt64(i &* 2)) & 3) }
@@ -273,9 +288,10 @@ extension Processor {
     }
 
     /// PMOVSX and PMOVZX: kinds BW, BD, BQ, WD, WQ, DQ.
-    private func extendedElements(kind: Int, signed: Bool, _ slot: UInt16, lanes: Int) -> [UInt64] {
-        let from: UInt64 = [8, 8, 8, 16, 16, 32][kind], to: UInt64 = [16, 32, 64, 32, 64, 64][kind]
-        var r: [UInt64] = [0, 0, 0, 0]
+    private func extendedElements(kind: Int, signed: Bool, _ slot: UInt16, lanes: Int) -> SIMD4<UInt64> {
+        let from: UInt64 = kind < 3 ? 8 : kind < 5 ? 16 : 32
+        let to: UInt64 = kind == 0 ? 16 : kind == 1 || kind == 3 ? 32 : 64
+        var r = SIMD4<UInt64>()
         let low = quadword(slot, 0), high = quadword(slot, 1)
         for i in 0..<(UInt64(lanes) &* 128 / to) {
             let at = i &* from
@@ -312,7 +328,8 @@ extension Processor {
         let step: UInt64 = quadwords ? 8 : 4
         if op == .maskedStore {
             for i in 0..<count where selected(i) {
-                for at in [a &+ UInt64(i) &* step, a &+ UInt64(i) &* step &+ step &- 1] {
+                for end in 0..<UInt64(2) {
+                    let at = a &+ UInt64(i) &* step &+ end &* (step &- 1)
                     guard linearPointer(at, .write, user: userMode, at: rip) != nil else {
                         return vectorFault(onStack: onStack, at)
                     }
@@ -328,7 +345,7 @@ extension Processor {
             }
             return runsOn(ip)
         }
-        var r: [UInt64] = [0, 0, 0, 0]
+        var r = SIMD4<UInt64>()
         for i in 0..<count where selected(i) {
             let at = a &+ UInt64(i) &* step
             if quadwords {
@@ -404,7 +421,8 @@ extension Processor {
         }
         // Beyond the elements both registers are cleared.
         let used = count &* (quadwords ? 8 : 4)
-        for slot in [u.dst, u.base] {
+        for register in 0..<2 {
+            let slot = register == 0 ? u.dst : u.base
             if used == 8 { put(s, slot &+ 8, 0 as UInt64) }
             if used <= 16 { putVector(s, slot &+ Slot.upper, Vector()) }
         }
@@ -444,25 +462,30 @@ extension Processor {
             return count
         }
         let n1 = length(u.base, 0), n2 = length(u.src, Slot.gpr(2))
-        let first = (0..<count).map { element(u.base, $0) }, second = (0..<count).map { element(u.src, $0) }
+        func first(_ i: Int) -> Int { element(u.base, i) }
+        func second(_ i: Int) -> Int { element(u.src, i) }
         var result = 0
         for j in 0..<count {
             var holds = false
             switch imm &>> 2 & 3 {
-            case 0: holds = j < n2 && (0..<n1).contains { first[$0] == second[j] }
+            case 0:
+                if j < n2 {
+                    let wanted = second(j)
+                    for i in 0..<n1 where first(i) == wanted { holds = true }
+                }
             case 1:
                 if j < n2 {
                     for i in stride(from: 0, to: n1 &- 1, by: 2)
-                    where first[i] <= second[j] && second[j] <= first[i &+ 1] {
+                    where first(i) <= second(j) && second(j) <= first(i &+ 1) {
                         holds = true
                     }
                 }
-            case 2: holds = j < n1 && j < n2 ? first[j] == second[j] : j >= n1 && j >= n2
+            case 2: holds = j < n1 && j < n2 ? first(j) == second(j) : j >= n1 && j >= n2
             default:
                 holds = true
                 var i = 0
                 while i &+ j < count, i < n1 {
-                    if i &+ j >= n2 || first[i] != second[i &+ j] {
+                    if i &+ j >= n2 || first(i) != second(i &+ j) {
                         holds = false
                         break
                     }
@@ -486,12 +509,12 @@ extension Processor {
             }
             put(s, Slot.gpr(1), UInt64(index))
         } else if imm & 0x40 != 0 {
-            var r = [UInt64](repeating: 0, count: 2)
+            var r = Vector()
             for i in 0..<count where result &>> i & 1 != 0 {
                 let at = i &* (asWords ? 16 : 8)
                 r[at / 64] |= (asWords ? 0xffff : 0xff) &<< UInt64(at & 63)
             }
-            putResult(s, Slot.xmm0, Vector(r[0], r[1]), Vector(), vex: vex)
+            putResult(s, Slot.xmm0, r, Vector(), vex: vex)
         } else {
             putResult(s, Slot.xmm0, Vector(UInt64(result), 0), Vector(), vex: vex)
         }

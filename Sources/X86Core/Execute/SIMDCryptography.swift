@@ -3,11 +3,11 @@
 /// AES-NI. Tables come from the field's arithmetic, once.
 enum AES {
     private struct Tables {
-        var box = [UInt8](repeating: 0, count: 256)
-        var inverse = [UInt8](repeating: 0, count: 256)
+        var box = [256 of UInt8](repeating: 0)
+        var inverse = [256 of UInt8](repeating: 0)
         /// Columns of SubBytes and MixColumns together, and of InvMixColumns alone.
-        var mixed = [UInt32](repeating: 0, count: 256)
-        var unmixed = [UInt32](repeating: 0, count: 256)
+        var mixed = [256 of UInt32](repeating: 0)
+        var unmixed = [256 of UInt32](repeating: 0)
 
         init() {
             var p: UInt8 = 1, q: UInt8 = 1
@@ -47,10 +47,10 @@ enum AES {
 
     private static func rotatedLeft(_ v: UInt32, _ n: UInt32) -> UInt32 { v &<< n | v &>> (32 &- n) }
 
-    private static func mixColumn(_ c: UInt32, _ table: [UInt32]) -> UInt32 {
+    private static func unmixColumn(_ c: UInt32) -> UInt32 {
         var r: UInt32 = 0
         for i: UInt32 in 0..<4 {
-            let column = table[Int(c &>> (i &* 8) & 0xff)]
+            let column = tables.unmixed[Int(c &>> (i &* 8) & 0xff)]
             r ^= i == 0 ? column : rotatedLeft(column, i &* 8)
         }
         return r
@@ -58,7 +58,6 @@ enum AES {
 
     static func round(_ a: Vector, key: Vector, _ op: SIMDOperation) -> Vector {
         let state = bytes(a)
-        let t = tables
         let decrypts = op == .aesdec || op == .aesdeclast
         // ShiftRows takes row r of column c from column c + r, its inverse from c - r.
         var columns = Doublewords()
@@ -68,29 +67,27 @@ enum AES {
                 let from = state[((decrypts ? c &- r : c &+ r) & 3) &* 4 &+ r]
                 switch op {
                 case .aesenc:
-                    let m = t.mixed[Int(from)]
+                    let m = tables.mixed[Int(from)]
                     column ^= r == 0 ? m : rotatedLeft(m, UInt32(r) &* 8)
-                case .aesenclast: column |= UInt32(t.box[Int(from)]) &<< UInt32(r &* 8)
-                default: column |= UInt32(t.inverse[Int(from)]) &<< UInt32(r &* 8)
+                case .aesenclast: column |= UInt32(tables.box[Int(from)]) &<< UInt32(r &* 8)
+                default: column |= UInt32(tables.inverse[Int(from)]) &<< UInt32(r &* 8)
                 }
             }
-            columns[c] = op == .aesdec ? mixColumn(column, t.unmixed) : column
+            columns[c] = op == .aesdec ? unmixColumn(column) : column
         }
         return unsafeBitCast(columns, to: Vector.self) ^ key
     }
 
     static func inverseMixColumns(_ a: Vector) -> Vector {
-        let t = tables
         var columns = doublewords(a)
-        for c in 0..<4 { columns[c] = mixColumn(columns[c], t.unmixed) }
+        for c in 0..<4 { columns[c] = unmixColumn(columns[c]) }
         return unsafeBitCast(columns, to: Vector.self)
     }
 
     static func keyAssist(_ a: Vector, round: UInt32) -> Vector {
-        let t = tables
         let x = doublewords(a)
         func substituted(_ v: UInt32) -> UInt32 {
-            (0..<4 as Range<UInt32>).reduce(0) { $0 | UInt32(t.box[Int(v &>> ($1 &* 8) & 0xff)]) &<< ($1 &* 8) }
+            (0..<4 as Range<UInt32>).reduce(0) { $0 | UInt32(tables.box[Int(v &>> ($1 &* 8) & 0xff)]) &<< ($1 &* 8) }
         }
         let s1 = substituted(x[1]), s3 = substituted(x[3])
         let r = Doublewords(s1, rotatedLeft(s1, 24) ^ round, s3, rotatedLeft(s3, 24) ^ round)
@@ -127,7 +124,7 @@ enum SHA {
         let s = doublewords(state), w = doublewords(words)
         var (a, b, c, d) = (s[3], s[2], s[1], s[0])
         var e: UInt32 = 0
-        let k: UInt32 = [0x5a82_7999, 0x6ed9_eba1, 0x8f1b_bcdc, 0xca62_c1d6][function]
+        let k = SIMD4<UInt32>(0x5a82_7999, 0x6ed9_eba1, 0x8f1b_bcdc, 0xca62_c1d6)[function & 3]
         for i in 0..<4 {
             let f: UInt32
             switch function {

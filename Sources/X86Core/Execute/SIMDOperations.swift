@@ -225,10 +225,10 @@ func laneOperation(_ op: SIMDOperation, _ a: Vector, _ b: Vector, _ imm: UInt64,
 
 /// The low 128 bits of (high:low) >> n, n below 128.
 private func shiftedRight(low: Vector, high: Vector, _ n: UInt64) -> Vector {
-    let all = [low.x, low.y, high.x, high.y, 0]
-    let word = Int(n &>> 6), bit = n & 63
-    func part(_ i: Int) -> UInt64 { bit == 0 ? all[i] : all[i] &>> bit | all[i &+ 1] &<< (64 &- bit) }
-    return Vector(part(word), part(word &+ 1))
+    let bit = n & 63
+    func joined(_ x: UInt64, _ y: UInt64) -> UInt64 { bit == 0 ? x : x &>> bit | y &<< (64 &- bit) }
+    return n < 64
+        ? Vector(joined(low.x, low.y), joined(low.y, high.x)) : Vector(joined(low.y, high.x), joined(high.x, high.y))
 }
 
 /// The destination of a blend: `b` where the mask's sign bits are set.

@@ -18,13 +18,13 @@ extension Processor {
         var status = floatStatus
         let fromDouble = code.isDouble
         let format = fromDouble ? FloatFormat.single : .double
-        var results: [UInt64] = []
+        var results = Elements()
         for i in 0..<(code.isScalar ? 1 : code.wide ? 4 : 2) {
             let n = number(u.src, i, double: fromDouble, status)
             results.append(convert(n, format, &status).bits(wide: !fromDouble))
         }
         guard commit(status, at: rip) else { return false }
-        if fromDouble, !code.isScalar, !code.wide { results += [0, 0] }
+        if fromDouble, !code.isScalar, !code.wide { results.appendTwoZeros() }
         putElements(u, results, double: !fromDouble, code)
         return true
     }
@@ -49,7 +49,7 @@ extension Processor {
             Int64(Int32(truncatingIfNeeded: element(u.src, i, double: false)))
         }
         let lanes = code.wide ? 2 : 1
-        var results: [UInt64] = []
+        var results = Elements()
         var double = false
         switch (code.opcode, code.prefix) {
         case (0x5b, 0): for i in 0..<(4 &* lanes) { results.append(fromInteger(int32(i), double: false, &status)) }
@@ -66,7 +66,7 @@ extension Processor {
                 let n = number(u.src, i, double: true, status)
                 results.append(toInteger(n, wide: false, truncating: code.prefix == 1, &status))
             }
-            if lanes == 1 { results += [0, 0] }
+            if lanes == 1 { results.appendTwoZeros() }
         }
         guard commit(status, at: rip) else { return false }
         var packed = code
@@ -81,7 +81,7 @@ extension Processor {
         let v = code.wideInteger ? Int64(bitPattern: get(s, u.src)) : Int64(Int32(bitPattern: get(s, u.src)))
         let r = fromInteger(v, double: code.isDouble, &status)
         guard commit(status, at: rip) else { return false }
-        putElements(u, [r], double: code.isDouble, code)
+        putElements(u, Elements(r), double: code.isDouble, code)
         return true
     }
 
@@ -101,8 +101,8 @@ extension Processor {
         if entersMMX { guard noPendingX87(at: rip) else { return false } }
         var status = floatStatus
         let q: UInt64 = get(s, u.src)
-        let parts = [Int64(Int32(truncatingIfNeeded: q)), Int64(Int32(truncatingIfNeeded: q &>> 32))]
-        let v = parts.map { fromInteger($0, double: code.isDouble, &status) }
+        var v = Elements(fromInteger(Int64(Int32(truncatingIfNeeded: q)), double: code.isDouble, &status))
+        v.append(fromInteger(Int64(Int32(truncatingIfNeeded: q &>> 32)), double: code.isDouble, &status))
         if entersMMX { enterMMX() }
         guard commit(status, at: rip) else { return false }
         putElements(u, v, double: code.isDouble, code)
@@ -113,13 +113,14 @@ extension Processor {
     func convertToMMX(_ code: FloatCode, _ register: Int, _ src: UInt16, at rip: UInt64) -> Bool {
         guard noPendingX87(at: rip) else { return false }
         var status = floatStatus
-        let v = (0..<2).map {
-            toInteger(
-                number(src, $0, double: code.isDouble, status), wide: false, truncating: code.opcode == 0x2c, &status)
+        var v: UInt64 = 0
+        for i in 0..<2 {
+            let n = number(src, i, double: code.isDouble, status)
+            v |= toInteger(n, wide: false, truncating: code.opcode == 0x2c, &status) &<< UInt64(i &* 32)
         }
         enterMMX()
         guard commit(status, at: rip) else { return false }
-        putMMX(register, v[0] | v[1] &<< 32)
+        putMMX(register, v)
         return true
     }
 
@@ -128,7 +129,7 @@ extension Processor {
     /// VCVTPH2PS: exact; denormal sources raise nothing.
     func convertFromHalf(_ code: FloatCode, _ u: x86_uop, at rip: UInt64) -> Bool {
         var status = floatStatus
-        var results: [UInt64] = []
+        var results = Elements()
         for i in 0..<(code.wide ? 8 : 4) {
             let bits = UInt64(get(s, u.src &+ UInt16(i &* 2), as: UInt16.self))
             let negative = bits &>> 15 != 0
@@ -160,7 +161,7 @@ extension Processor {
         if code.immediate & 4 == 0 { status.rounding = code.immediate & 3 }
         let format = FloatFormat(precision: 11, minimum: -14, maximum: 15)
         let count = code.wide ? 8 : 4
-        var words: [UInt64] = [0, 0]
+        var words = Vector()
         for i in 0..<count {
             let n = convert(number(u.src, i, double: false, status), format, &status)
             let sign: UInt64 = n.negative ? 0x8000 : 0

@@ -1,13 +1,40 @@
-// SSE, AVX and FMA floating point. One general executor on the integer core, and in front of it the host's own arithmetic
-// for the common case: default control, precision flag already set, nothing denormal or infinite in sight.
+// SSE, AVX and FMA floating point: one general executor on the integer core. In front of it stands, on x86 hosts, the
+// host's own instruction (HostArithmetic.swift); on others the host's arithmetic for the common case: default control,
+// precision flag already set, nothing denormal or infinite in sight.
 
 import CX86State
 import X86Defs
 
 func performSSEFloat(_ s: CPU, _ ip: IP) -> Bool {
     let vex = ip.pointee.imm & 0x1000 != 0
-    if vex ? avxIsOn(s) : sseIsOn(s), fastArithmetic(s, ip) { return true }
+    if vex ? avxIsOn(s) : sseIsOn(s) {
+        #if arch(x86_64)
+            if s.pointee.host & UInt32(X86_HOST_FLOAT) != 0, hostFloatByNumber(s, ip.pointee) { return true }
+        #else
+            if fastArithmetic(s, ip) { return true }
+        #endif
+    }
     return processor(s).sseFloat(ip)
+}
+
+/// Results of one instruction, lowest element first; in place, because nothing here may allocate.
+struct Elements {
+    private var values = SIMD8<UInt64>()
+    private(set) var count = 0
+
+    init() {}
+    init(_ only: UInt64) { append(only) }
+
+    mutating func append(_ value: UInt64) {
+        values[count & 7] = value
+        count &+= 1
+    }
+    /// What stands above a packed result of 8 bytes.
+    mutating func appendTwoZeros() {
+        append(0)
+        append(0)
+    }
+    subscript(index: Int) -> UInt64 { values[index & 7] }
 }
 
 /// The uop's `imm`: 7:0 opcode, 9:8 prefix (0 none, 1 66, 2 F3, 3 F2; elsewhere bit 8 binary64, bit 9 scalar), 10 W,
@@ -59,107 +86,111 @@ struct FusedForm {
     }
 }
 
-/// The common instructions by the host. False: not this case.
-private func fastArithmetic(_ s: CPU, _ ip: IP) -> Bool {
-    // All exceptions masked, round to nearest, no DAZ, no FTZ, and PE set already: inexact results change no flag.
-    guard s.pointee.mxcsr & 0xffe0 == 0x1fa0 else { return false }
-    let u = ip.pointee
-    let code = FloatCode(u.imm)
-    return code.isDouble
-        ? fastArithmetic(s, u, code, Double.self) : fastArithmetic(s, u, code, Float.self)
-}
+#if !arch(x86_64)
 
-/// Normal numbers and zeros only, in and out: nothing but the precision flag can come up.
-@inline(__always)
-private func fastArithmetic<F: BinaryFloatingPoint & BitwiseCopyable>(
-    _ s: CPU, _ u: x86_uop, _ code: FloatCode, _ type: F.Type
-) -> Bool {
-    let size = MemoryLayout<F>.size
-    let source = UnsafeRawPointer(s) + Int(u.src)
-    let first = UnsafeRawPointer(s) + Int(u.base)
-    let target = UnsafeMutableRawPointer(s) + Int(u.dst)
-    let upper = Int(Slot.upper)
-    switch code.opcode {
-    case 0x2e, 0x2f:
-        let a = target.load(as: F.self), b = source.load(as: F.self)
-        guard a.isNormal || a.isZero, b.isNormal || b.isZero else { return false }
-        spreadArithmeticFlags(s, a == b ? RFLAGS.zf : a < b ? RFLAGS.cf : 0)
-        return true
-    case 0x2a where code.isScalar:
-        let v = code.wideInteger ? Int64(bitPattern: get(s, u.src)) : Int64(Int32(bitPattern: get(s, u.src)))
-        startScalarResult(s, u, code)
-        target.storeBytes(of: F(v), as: F.self)
-        return true
-    case 0x2c where code.isScalar:
-        let a = source.load(as: F.self)
-        guard a.isNormal || a.isZero, a.magnitude < 0x1p31 else { return false }
-        let v = Int64(a)
-        code.wideInteger ? put(s, u.dst, UInt64(bitPattern: v)) : put(s, u.dst, UInt32(truncatingIfNeeded: v))
-        return true
-    case 0x51, 0x58, 0x59, 0x5c...0x5f: break
-    case 0x96...0xbf: break
-    default: return false
+    /// The common instructions by the host. False: not this case.
+    private func fastArithmetic(_ s: CPU, _ ip: IP) -> Bool {
+        // All exceptions masked, round to nearest, no DAZ, no FTZ, and PE set already: inexact results change no flag.
+        guard s.pointee.mxcsr & 0xffe0 == 0x1fa0 else { return false }
+        let u = ip.pointee
+        let code = FloatCode(u.imm)
+        return code.isDouble
+            ? fastArithmetic(s, u, code, Double.self) : fastArithmetic(s, u, code, Float.self)
     }
-    let form = FusedForm(opcode: code.isFused ? code.opcode : 0x98)
-    let lane = 16 / size
-    var results = (F(0), F(0), F(0), F(0), F(0), F(0), F(0), F(0))
-    return withUnsafeMutableBytes(of: &results) { out in
-        for i in 0..<code.count {
-            let at = i < lane ? i &* size : (i &- lane) &* size &+ upper
-            let a = first.load(fromByteOffset: at, as: F.self)
-            let b = source.load(fromByteOffset: at, as: F.self)
-            guard b.isNormal || b.isZero else { return false }
-            let r: F
-            if code.opcode == 0x51 {
-                guard b >= 0 else { return false }
-                r = b.squareRoot()
-            } else {
-                guard a.isNormal || a.isZero else { return false }
-                switch code.opcode {
-                case 0x58: r = a + b
-                case 0x5c: r = a - b
-                case 0x59: r = a * b
-                case 0x5d: r = a < b ? a : b
-                case 0x5f: r = a > b ? a : b
-                case 0x5e:
-                    guard !b.isZero else { return false }
-                    r = a / b
-                default:
-                    let c = target.load(fromByteOffset: at, as: F.self)
-                    guard c.isNormal || c.isZero else { return false }
-                    let (x, y, z) = form.order == 0 ? (c, b, a) : form.order == 1 ? (a, c, b) : (a, b, c)
-                    let minus = i & 1 == 0 ? form.negatesAddend.0 : form.negatesAddend.1
-                    r = (minus ? -z : z).addingProduct(form.negatesProduct ? -x : x, y)
-                    // An exact zero has rules of its own, an inexact one is an underflow.
-                    if r.isZero { return false }
+
+    /// Normal numbers and zeros only, in and out: nothing but the precision flag can come up.
+    @inline(__always)
+    private func fastArithmetic<F: BinaryFloatingPoint & BitwiseCopyable>(
+        _ s: CPU, _ u: x86_uop, _ code: FloatCode, _ type: F.Type
+    ) -> Bool {
+        let size = MemoryLayout<F>.size
+        let source = UnsafeRawPointer(s) + Int(u.src)
+        let first = UnsafeRawPointer(s) + Int(u.base)
+        let target = UnsafeMutableRawPointer(s) + Int(u.dst)
+        let upper = Int(Slot.upper)
+        switch code.opcode {
+        case 0x2e, 0x2f:
+            let a = target.load(as: F.self), b = source.load(as: F.self)
+            guard a.isNormal || a.isZero, b.isNormal || b.isZero else { return false }
+            spreadArithmeticFlags(s, a == b ? RFLAGS.zf : a < b ? RFLAGS.cf : 0)
+            return true
+        case 0x2a where code.isScalar:
+            let v = code.wideInteger ? Int64(bitPattern: get(s, u.src)) : Int64(Int32(bitPattern: get(s, u.src)))
+            startScalarResult(s, u, code)
+            target.storeBytes(of: F(v), as: F.self)
+            return true
+        case 0x2c where code.isScalar:
+            let a = source.load(as: F.self)
+            guard a.isNormal || a.isZero, a.magnitude < 0x1p31 else { return false }
+            let v = Int64(a)
+            code.wideInteger ? put(s, u.dst, UInt64(bitPattern: v)) : put(s, u.dst, UInt32(truncatingIfNeeded: v))
+            return true
+        case 0x51, 0x58, 0x59, 0x5c...0x5f: break
+        case 0x96...0xbf: break
+        default: return false
+        }
+        let form = FusedForm(opcode: code.isFused ? code.opcode : 0x98)
+        let lane = 16 / size
+        var results = (F(0), F(0), F(0), F(0), F(0), F(0), F(0), F(0))
+        return withUnsafeMutableBytes(of: &results) { out in
+            for i in 0..<code.count {
+                let at = i < lane ? i &* size : (i &- lane) &* size &+ upper
+                let a = first.load(fromByteOffset: at, as: F.self)
+                let b = source.load(fromByteOffset: at, as: F.self)
+                guard b.isNormal || b.isZero else { return false }
+                let r: F
+                if code.opcode == 0x51 {
+                    guard b >= 0 else { return false }
+                    r = b.squareRoot()
+                } else {
+                    guard a.isNormal || a.isZero else { return false }
+                    switch code.opcode {
+                    case 0x58: r = a + b
+                    case 0x5c: r = a - b
+                    case 0x59: r = a * b
+                    case 0x5d: r = a < b ? a : b
+                    case 0x5f: r = a > b ? a : b
+                    case 0x5e:
+                        guard !b.isZero else { return false }
+                        r = a / b
+                    default:
+                        let c = target.load(fromByteOffset: at, as: F.self)
+                        guard c.isNormal || c.isZero else { return false }
+                        let (x, y, z) = form.order == 0 ? (c, b, a) : form.order == 1 ? (a, c, b) : (a, b, c)
+                        let minus = i & 1 == 0 ? form.negatesAddend.0 : form.negatesAddend.1
+                        r = (minus ? -z : z).addingProduct(form.negatesProduct ? -x : x, y)
+                        // An exact zero has rules of its own, an inexact one is an underflow.
+                        if r.isZero { return false }
+                    }
+                    // A product or quotient may have become zero by underflow.
+                    if r.isZero, code.opcode == 0x59 || code.opcode == 0x5e, !(a.isZero || b.isZero) { return false }
                 }
-                // A product or quotient may have become zero by underflow.
-                if r.isZero, code.opcode == 0x59 || code.opcode == 0x5e, !(a.isZero || b.isZero) { return false }
+                guard r.isZero || r.isNormal && r.magnitude > F.leastNormalMagnitude else { return false }
+                out.storeBytes(of: r, toByteOffset: i &* size, as: F.self)
             }
-            guard r.isZero || r.isNormal && r.magnitude > F.leastNormalMagnitude else { return false }
-            out.storeBytes(of: r, toByteOffset: i &* size, as: F.self)
-        }
-        guard let bytes = out.baseAddress else { return false }
-        if code.isScalar { startScalarResult(s, u, code) }
-        let total = code.count &* size
-        target.copyMemory(from: bytes, byteCount: min(total, 16))
-        if code.vex, !code.isScalar {
-            if total > 16 {
-                (target + upper).copyMemory(from: bytes + 16, byteCount: 16)
-            } else {
-                putVector(s, u.dst &+ Slot.upper, Vector())
+            guard let bytes = out.baseAddress else { return false }
+            if code.isScalar { startScalarResult(s, u, code) }
+            let total = code.count &* size
+            target.copyMemory(from: bytes, byteCount: min(total, 16))
+            if code.vex, !code.isScalar {
+                if total > 16 {
+                    (target + upper).copyMemory(from: bytes + 16, byteCount: 16)
+                } else {
+                    putVector(s, u.dst &+ Slot.upper, Vector())
+                }
             }
+            return true
         }
-        return true
     }
-}
 
-/// A VEX scalar result stands on the first source; the upper half of the register is cleared.
-private func startScalarResult(_ s: CPU, _ u: x86_uop, _ code: FloatCode) {
-    guard code.vex else { return }
-    if !code.isFused { putVector(s, u.dst, getVector(s, u.base)) }
-    putVector(s, u.dst &+ Slot.upper, Vector())
-}
+    /// A VEX scalar result stands on the first source; the upper half of the register is cleared.
+    private func startScalarResult(_ s: CPU, _ u: x86_uop, _ code: FloatCode) {
+        guard code.vex else { return }
+        if !code.isFused { putVector(s, u.dst, getVector(s, u.base)) }
+        putVector(s, u.dst &+ Slot.upper, Vector())
+    }
+
+#endif
 
 extension Processor {
     var floatStatus: FloatStatus {
@@ -199,7 +230,7 @@ extension Processor {
 
     /// Writes the result's low elements. Legacy forms leave the rest of the register alone, VEX forms clear it; a VEX
     /// scalar stands on the first source.
-    func putElements(_ u: x86_uop, _ values: [UInt64], double: Bool, _ code: FloatCode) {
+    func putElements(_ u: x86_uop, _ values: Elements, double: Bool, _ code: FloatCode) {
         let slot = u.dst
         if code.vex {
             if code.isScalar {
@@ -209,7 +240,8 @@ extension Processor {
             }
             putVector(s, slot &+ Slot.upper, Vector())
         }
-        for (i, v) in values.enumerated() {
+        for i in 0..<values.count {
+            let v = values[i]
             let at =
                 double ? (i & 1) &* 8 &+ (i > 1 ? Int(Slot.upper) : 0) : (i & 3) &* 4 &+ (i > 3 ? Int(Slot.upper) : 0)
             let p = UnsafeMutableRawPointer(s) + Int(slot) + at
@@ -275,8 +307,7 @@ extension Processor {
         var status = floatStatus
         let double = code.isDouble
         let format = double ? FloatFormat.double : .single
-        var results: [UInt64] = []
-        results.reserveCapacity(8)
+        var results = Elements()
         for i in 0..<code.count {
             let a = number(u.base, i, double: double, status), b = number(u.src, i, double: double, status)
             switch code.opcode {
@@ -313,8 +344,9 @@ extension Processor {
     /// CMPPS and kin. Each predicate is a set of relations: 1 less, 2 equal, 4 greater, 8 unordered.
     private func compares(_ code: FloatCode, _ a: SoftNumber, _ b: SoftNumber, _ status: inout FloatStatus) -> Bool {
         let predicate = Int(code.immediate & (code.vex ? 31 : 7))
-        let relations: [UInt8] = [2, 1, 3, 8, 13, 14, 12, 7, 10, 9, 11, 0, 5, 6, 4, 15]
-        let quietBelow = [true, false, false, true][predicate & 3]
+        // Four bits for each predicate, the first lowest: 2, 1, 3, 8, 13, 14, 12, 7, 10, 9, 11, 0, 5, 6, 4, 15.
+        let relations: UInt64 = 0xf465_0b9a_7ced_8312
+        let quietBelow = predicate & 3 == 0 || predicate & 3 == 3
         let quiet = quietBelow == (predicate < 16)
         if a.kind == .signalingNaN || b.kind == .signalingNaN || !quiet && (a.isNaN || b.isNaN) {
             status.flags |= FloatFlag.invalid
@@ -322,8 +354,8 @@ extension Processor {
             status.flags |= FloatFlag.denormal
         }
         let order = FloatStatus.compare(a, b)
-        let relation: UInt8 = order.map { $0 < 0 ? 1 : $0 == 0 ? 2 : 4 } ?? 8
-        return relations[predicate & 15] & relation != 0
+        let relation: UInt64 = order.map { $0 < 0 ? 1 : $0 == 0 ? 2 : 4 } ?? 8
+        return relations &>> UInt64((predicate & 15) &* 4) & relation != 0
     }
 
     /// HADD, HSUB, ADDSUB.
@@ -332,7 +364,7 @@ extension Processor {
         let double = code.isDouble
         let format = double ? FloatFormat.double : .single
         let lane = double ? 2 : 4
-        var results: [UInt64] = []
+        var results = Elements()
         for i in 0..<code.count {
             let x: SoftNumber, y: SoftNumber
             let subtracts: Bool
@@ -359,14 +391,16 @@ extension Processor {
         let double = code.isDouble
         let format = double ? FloatFormat.double : .single
         let form = FusedForm(opcode: code.opcode)
-        var results: [UInt64] = []
+        var results = Elements()
         for i in 0..<code.count {
             let one = number(u.dst, i, double: double, status), two = number(u.base, i, double: double, status)
             let three = number(u.src, i, double: double, status)
             var (x, y, z) =
                 form.order == 0 ? (one, three, two) : form.order == 1 ? (two, one, three) : (two, three, one)
             if x.isNaN || y.isNaN || z.isNaN {
-                if [x, y, z].contains(where: { $0.kind == .signalingNaN }) { status.flags |= FloatFlag.invalid }
+                if x.kind == .signalingNaN || y.kind == .signalingNaN || z.kind == .signalingNaN {
+                    status.flags |= FloatFlag.invalid
+                }
                 results.append((x.isNaN ? x : y.isNaN ? y : z).quieted.bits(wide: double))
                 continue
             }
@@ -384,7 +418,7 @@ extension Processor {
         var status = floatStatus
         let double = code.isDouble
         if code.immediate & 4 == 0 { status.rounding = code.immediate & 3 }
-        var results: [UInt64] = []
+        var results = Elements()
         for i in 0..<code.count {
             var n = number(u.src, i, double: double, status)
             if n.isNaN {
@@ -407,17 +441,21 @@ extension Processor {
         let double = code.isDouble
         let format = double ? FloatFormat.double : .single
         let lane = double ? 2 : 4
-        var results: [UInt64] = []
+        var results = Elements()
         for start in stride(from: 0, to: code.count, by: lane) {
-            var products: [SoftNumber] = []
-            for i in 0..<lane {
-                guard code.immediate & (0x10 &<< UInt8(i)) != 0 else {
-                    products.append(.zero(false))
-                    continue
-                }
+            var products = (
+                SoftNumber.zero(false), SoftNumber.zero(false), SoftNumber.zero(false), SoftNumber.zero(false)
+            )
+            for i in 0..<lane where code.immediate & (0x10 &<< UInt8(i)) != 0 {
                 let a = number(u.base, start &+ i, double: double, status)
                 let b = number(u.src, start &+ i, double: double, status)
-                products.append(binary(0x59, a, b, format, &status))
+                let product = binary(0x59, a, b, format, &status)
+                switch i {
+                case 0: products.0 = product
+                case 1: products.1 = product
+                case 2: products.2 = product
+                default: products.3 = product
+                }
             }
             // An unmasked exception in the products ends it there.
             guard status.flags & ~status.masks == 0 else { break }
@@ -425,11 +463,10 @@ extension Processor {
                 let r = SoftNumber(bits: n.bits(wide: double), wide: double)
                 return r.denormal && status.denormalsAreZeros ? .zero(r.negative) : r
             }
-            products = products.map(settled)
-            var sum = binary(0x58, products[0], products[1], format, &status)
+            var sum = binary(0x58, settled(products.0), settled(products.1), format, &status)
             var reversed = sum
             if lane == 4 {
-                let other = binary(0x58, products[2], products[3], format, &status)
+                let other = binary(0x58, settled(products.2), settled(products.3), format, &status)
                 (sum, reversed) = (
                     binary(0x58, settled(sum), settled(other), format, &status),
                     binary(0x58, settled(other), settled(sum), format, &status)
@@ -449,7 +486,7 @@ extension Processor {
 
     /// RCPPS, RSQRTPS and scalar forms: within 1.5 × 2^-12 of the exact value, here to 12 bits; no exceptions.
     private func approximate(_ code: FloatCode, _ u: x86_uop) -> Bool {
-        var results: [UInt64] = []
+        var results = Elements()
         for i in 0..<code.count {
             let bits = UInt32(truncatingIfNeeded: element(u.src, i, double: false))
             var x = Float(bitPattern: bits)

@@ -73,28 +73,35 @@ enum Handler {
     static let vectorStore = 1255
     static let vexLoad = 1259
     static let vexStore = 1267
-    static let simd = 1275
-    static let vexCheck = 1276
-    static let bitField = 1277
-    static let tzcnt = 1278
-    static let lzcnt = 1281
-    static let vectorFromRegister = 1284
-    static let vectorToRegister = 1286
-    static let moveSigns = 1288
-    static let insertWord = 1291
-    static let extractWord = 1292
-    static let sseCheck = 1293
-    static let sseFloat = 1294
-    static let mmxCheck = 1295
-    static let mmx = 1296
-    static let x87 = 1297
-    static let extended = 1298
-    static let system = 1299
-    static let after = 1300
-    static let resume = 1301
-    static let stale = 1302
-    static let forward = 1303
-    static let count = 1304
+    static let vexRR = 1275
+    static let simd = 1399
+    static let vexCheck = 1400
+    static let bitField = 1401
+    static let tzcnt = 1402
+    static let lzcnt = 1405
+    static let vectorFromRegister = 1408
+    static let vectorToRegister = 1410
+    static let moveSigns = 1412
+    static let insertWord = 1415
+    static let extractWord = 1416
+    static let sseCheck = 1417
+    static let sseFloat = 1418
+    static let hostFloat = 1419
+    static let hostCompare = 1503
+    static let hostFromInteger = 1511
+    static let hostToInteger = 1519
+    static let hostFormat = 1535
+    static let hostLane = 1539
+    static let mmxCheck = 1581
+    static let mmx = 1582
+    static let x87 = 1583
+    static let extended = 1584
+    static let system = 1585
+    static let after = 1586
+    static let resume = 1587
+    static let stale = 1588
+    static let forward = 1589
+    static let count = 1590
 }
 
 @c(snpx86_aluRR_add_8_f) func h_aluRR_add_8_f(_ s: CPU, _ ip: IP) { aluRR(s, ip, .add, UInt8.self, flags: true) }
@@ -1228,6 +1235,130 @@ enum Handler {
 @c(snpx86_vexStore_128a) func h_vexStore_128a(_ s: CPU, _ ip: IP) { vexStore(s, ip, .always, wide: false) }
 @c(snpx86_vexStore_256) func h_vexStore_256(_ s: CPU, _ ip: IP) { vexStore(s, ip, .none, wide: true) }
 @c(snpx86_vexStore_256a) func h_vexStore_256a(_ s: CPU, _ ip: IP) { vexStore(s, ip, .always, wide: true) }
+@c(snpx86_vexRR_punpcklbw_128) func h_vexRR_punpcklbw_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .punpcklbw, wide: false) }
+@c(snpx86_vexRR_punpcklbw_256) func h_vexRR_punpcklbw_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .punpcklbw, wide: true) }
+@c(snpx86_vexRR_punpcklwd_128) func h_vexRR_punpcklwd_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .punpcklwd, wide: false) }
+@c(snpx86_vexRR_punpcklwd_256) func h_vexRR_punpcklwd_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .punpcklwd, wide: true) }
+@c(snpx86_vexRR_punpckldq_128) func h_vexRR_punpckldq_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .punpckldq, wide: false) }
+@c(snpx86_vexRR_punpckldq_256) func h_vexRR_punpckldq_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .punpckldq, wide: true) }
+@c(snpx86_vexRR_packsswb_128) func h_vexRR_packsswb_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .packsswb, wide: false) }
+@c(snpx86_vexRR_packsswb_256) func h_vexRR_packsswb_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .packsswb, wide: true) }
+@c(snpx86_vexRR_pcmpgtb_128) func h_vexRR_pcmpgtb_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .pcmpgtb, wide: false) }
+@c(snpx86_vexRR_pcmpgtb_256) func h_vexRR_pcmpgtb_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .pcmpgtb, wide: true) }
+@c(snpx86_vexRR_pcmpgtw_128) func h_vexRR_pcmpgtw_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .pcmpgtw, wide: false) }
+@c(snpx86_vexRR_pcmpgtw_256) func h_vexRR_pcmpgtw_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .pcmpgtw, wide: true) }
+@c(snpx86_vexRR_pcmpgtd_128) func h_vexRR_pcmpgtd_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .pcmpgtd, wide: false) }
+@c(snpx86_vexRR_pcmpgtd_256) func h_vexRR_pcmpgtd_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .pcmpgtd, wide: true) }
+@c(snpx86_vexRR_packuswb_128) func h_vexRR_packuswb_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .packuswb, wide: false) }
+@c(snpx86_vexRR_packuswb_256) func h_vexRR_packuswb_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .packuswb, wide: true) }
+@c(snpx86_vexRR_punpckhbw_128) func h_vexRR_punpckhbw_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .punpckhbw, wide: false) }
+@c(snpx86_vexRR_punpckhbw_256) func h_vexRR_punpckhbw_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .punpckhbw, wide: true) }
+@c(snpx86_vexRR_punpckhwd_128) func h_vexRR_punpckhwd_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .punpckhwd, wide: false) }
+@c(snpx86_vexRR_punpckhwd_256) func h_vexRR_punpckhwd_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .punpckhwd, wide: true) }
+@c(snpx86_vexRR_punpckhdq_128) func h_vexRR_punpckhdq_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .punpckhdq, wide: false) }
+@c(snpx86_vexRR_punpckhdq_256) func h_vexRR_punpckhdq_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .punpckhdq, wide: true) }
+@c(snpx86_vexRR_packssdw_128) func h_vexRR_packssdw_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .packssdw, wide: false) }
+@c(snpx86_vexRR_packssdw_256) func h_vexRR_packssdw_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .packssdw, wide: true) }
+@c(snpx86_vexRR_punpcklqdq_128) func h_vexRR_punpcklqdq_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .punpcklqdq, wide: false) }
+@c(snpx86_vexRR_punpcklqdq_256) func h_vexRR_punpcklqdq_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .punpcklqdq, wide: true) }
+@c(snpx86_vexRR_punpckhqdq_128) func h_vexRR_punpckhqdq_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .punpckhqdq, wide: false) }
+@c(snpx86_vexRR_punpckhqdq_256) func h_vexRR_punpckhqdq_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .punpckhqdq, wide: true) }
+@c(snpx86_vexRR_pcmpeqb_128) func h_vexRR_pcmpeqb_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .pcmpeqb, wide: false) }
+@c(snpx86_vexRR_pcmpeqb_256) func h_vexRR_pcmpeqb_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .pcmpeqb, wide: true) }
+@c(snpx86_vexRR_pcmpeqw_128) func h_vexRR_pcmpeqw_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .pcmpeqw, wide: false) }
+@c(snpx86_vexRR_pcmpeqw_256) func h_vexRR_pcmpeqw_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .pcmpeqw, wide: true) }
+@c(snpx86_vexRR_pcmpeqd_128) func h_vexRR_pcmpeqd_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .pcmpeqd, wide: false) }
+@c(snpx86_vexRR_pcmpeqd_256) func h_vexRR_pcmpeqd_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .pcmpeqd, wide: true) }
+@c(snpx86_vexRR_psrlw_128) func h_vexRR_psrlw_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .psrlw, wide: false) }
+@c(snpx86_vexRR_psrlw_256) func h_vexRR_psrlw_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .psrlw, wide: true) }
+@c(snpx86_vexRR_psrld_128) func h_vexRR_psrld_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .psrld, wide: false) }
+@c(snpx86_vexRR_psrld_256) func h_vexRR_psrld_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .psrld, wide: true) }
+@c(snpx86_vexRR_psrlq_128) func h_vexRR_psrlq_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .psrlq, wide: false) }
+@c(snpx86_vexRR_psrlq_256) func h_vexRR_psrlq_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .psrlq, wide: true) }
+@c(snpx86_vexRR_paddq_128) func h_vexRR_paddq_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .paddq, wide: false) }
+@c(snpx86_vexRR_paddq_256) func h_vexRR_paddq_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .paddq, wide: true) }
+@c(snpx86_vexRR_pmullw_128) func h_vexRR_pmullw_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .pmullw, wide: false) }
+@c(snpx86_vexRR_pmullw_256) func h_vexRR_pmullw_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .pmullw, wide: true) }
+@c(snpx86_vexRR_psubusb_128) func h_vexRR_psubusb_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .psubusb, wide: false) }
+@c(snpx86_vexRR_psubusb_256) func h_vexRR_psubusb_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .psubusb, wide: true) }
+@c(snpx86_vexRR_psubusw_128) func h_vexRR_psubusw_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .psubusw, wide: false) }
+@c(snpx86_vexRR_psubusw_256) func h_vexRR_psubusw_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .psubusw, wide: true) }
+@c(snpx86_vexRR_pminub_128) func h_vexRR_pminub_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .pminub, wide: false) }
+@c(snpx86_vexRR_pminub_256) func h_vexRR_pminub_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .pminub, wide: true) }
+@c(snpx86_vexRR_pand_128) func h_vexRR_pand_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .pand, wide: false) }
+@c(snpx86_vexRR_pand_256) func h_vexRR_pand_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .pand, wide: true) }
+@c(snpx86_vexRR_paddusb_128) func h_vexRR_paddusb_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .paddusb, wide: false) }
+@c(snpx86_vexRR_paddusb_256) func h_vexRR_paddusb_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .paddusb, wide: true) }
+@c(snpx86_vexRR_paddusw_128) func h_vexRR_paddusw_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .paddusw, wide: false) }
+@c(snpx86_vexRR_paddusw_256) func h_vexRR_paddusw_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .paddusw, wide: true) }
+@c(snpx86_vexRR_pmaxub_128) func h_vexRR_pmaxub_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .pmaxub, wide: false) }
+@c(snpx86_vexRR_pmaxub_256) func h_vexRR_pmaxub_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .pmaxub, wide: true) }
+@c(snpx86_vexRR_pandn_128) func h_vexRR_pandn_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .pandn, wide: false) }
+@c(snpx86_vexRR_pandn_256) func h_vexRR_pandn_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .pandn, wide: true) }
+@c(snpx86_vexRR_pavgb_128) func h_vexRR_pavgb_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .pavgb, wide: false) }
+@c(snpx86_vexRR_pavgb_256) func h_vexRR_pavgb_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .pavgb, wide: true) }
+@c(snpx86_vexRR_psraw_128) func h_vexRR_psraw_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .psraw, wide: false) }
+@c(snpx86_vexRR_psraw_256) func h_vexRR_psraw_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .psraw, wide: true) }
+@c(snpx86_vexRR_psrad_128) func h_vexRR_psrad_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .psrad, wide: false) }
+@c(snpx86_vexRR_psrad_256) func h_vexRR_psrad_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .psrad, wide: true) }
+@c(snpx86_vexRR_pavgw_128) func h_vexRR_pavgw_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .pavgw, wide: false) }
+@c(snpx86_vexRR_pavgw_256) func h_vexRR_pavgw_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .pavgw, wide: true) }
+@c(snpx86_vexRR_pmulhuw_128) func h_vexRR_pmulhuw_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .pmulhuw, wide: false) }
+@c(snpx86_vexRR_pmulhuw_256) func h_vexRR_pmulhuw_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .pmulhuw, wide: true) }
+@c(snpx86_vexRR_pmulhw_128) func h_vexRR_pmulhw_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .pmulhw, wide: false) }
+@c(snpx86_vexRR_pmulhw_256) func h_vexRR_pmulhw_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .pmulhw, wide: true) }
+@c(snpx86_vexRR_psubsb_128) func h_vexRR_psubsb_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .psubsb, wide: false) }
+@c(snpx86_vexRR_psubsb_256) func h_vexRR_psubsb_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .psubsb, wide: true) }
+@c(snpx86_vexRR_psubsw_128) func h_vexRR_psubsw_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .psubsw, wide: false) }
+@c(snpx86_vexRR_psubsw_256) func h_vexRR_psubsw_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .psubsw, wide: true) }
+@c(snpx86_vexRR_pminsw_128) func h_vexRR_pminsw_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .pminsw, wide: false) }
+@c(snpx86_vexRR_pminsw_256) func h_vexRR_pminsw_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .pminsw, wide: true) }
+@c(snpx86_vexRR_por_128) func h_vexRR_por_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .por, wide: false) }
+@c(snpx86_vexRR_por_256) func h_vexRR_por_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .por, wide: true) }
+@c(snpx86_vexRR_paddsb_128) func h_vexRR_paddsb_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .paddsb, wide: false) }
+@c(snpx86_vexRR_paddsb_256) func h_vexRR_paddsb_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .paddsb, wide: true) }
+@c(snpx86_vexRR_paddsw_128) func h_vexRR_paddsw_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .paddsw, wide: false) }
+@c(snpx86_vexRR_paddsw_256) func h_vexRR_paddsw_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .paddsw, wide: true) }
+@c(snpx86_vexRR_pmaxsw_128) func h_vexRR_pmaxsw_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .pmaxsw, wide: false) }
+@c(snpx86_vexRR_pmaxsw_256) func h_vexRR_pmaxsw_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .pmaxsw, wide: true) }
+@c(snpx86_vexRR_pxor_128) func h_vexRR_pxor_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .pxor, wide: false) }
+@c(snpx86_vexRR_pxor_256) func h_vexRR_pxor_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .pxor, wide: true) }
+@c(snpx86_vexRR_psllw_128) func h_vexRR_psllw_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .psllw, wide: false) }
+@c(snpx86_vexRR_psllw_256) func h_vexRR_psllw_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .psllw, wide: true) }
+@c(snpx86_vexRR_pslld_128) func h_vexRR_pslld_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .pslld, wide: false) }
+@c(snpx86_vexRR_pslld_256) func h_vexRR_pslld_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .pslld, wide: true) }
+@c(snpx86_vexRR_psllq_128) func h_vexRR_psllq_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .psllq, wide: false) }
+@c(snpx86_vexRR_psllq_256) func h_vexRR_psllq_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .psllq, wide: true) }
+@c(snpx86_vexRR_pmuludq_128) func h_vexRR_pmuludq_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .pmuludq, wide: false) }
+@c(snpx86_vexRR_pmuludq_256) func h_vexRR_pmuludq_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .pmuludq, wide: true) }
+@c(snpx86_vexRR_pmaddwd_128) func h_vexRR_pmaddwd_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .pmaddwd, wide: false) }
+@c(snpx86_vexRR_pmaddwd_256) func h_vexRR_pmaddwd_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .pmaddwd, wide: true) }
+@c(snpx86_vexRR_psadbw_128) func h_vexRR_psadbw_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .psadbw, wide: false) }
+@c(snpx86_vexRR_psadbw_256) func h_vexRR_psadbw_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .psadbw, wide: true) }
+@c(snpx86_vexRR_psubb_128) func h_vexRR_psubb_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .psubb, wide: false) }
+@c(snpx86_vexRR_psubb_256) func h_vexRR_psubb_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .psubb, wide: true) }
+@c(snpx86_vexRR_psubw_128) func h_vexRR_psubw_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .psubw, wide: false) }
+@c(snpx86_vexRR_psubw_256) func h_vexRR_psubw_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .psubw, wide: true) }
+@c(snpx86_vexRR_psubd_128) func h_vexRR_psubd_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .psubd, wide: false) }
+@c(snpx86_vexRR_psubd_256) func h_vexRR_psubd_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .psubd, wide: true) }
+@c(snpx86_vexRR_psubq_128) func h_vexRR_psubq_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .psubq, wide: false) }
+@c(snpx86_vexRR_psubq_256) func h_vexRR_psubq_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .psubq, wide: true) }
+@c(snpx86_vexRR_paddb_128) func h_vexRR_paddb_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .paddb, wide: false) }
+@c(snpx86_vexRR_paddb_256) func h_vexRR_paddb_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .paddb, wide: true) }
+@c(snpx86_vexRR_paddw_128) func h_vexRR_paddw_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .paddw, wide: false) }
+@c(snpx86_vexRR_paddw_256) func h_vexRR_paddw_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .paddw, wide: true) }
+@c(snpx86_vexRR_paddd_128) func h_vexRR_paddd_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .paddd, wide: false) }
+@c(snpx86_vexRR_paddd_256) func h_vexRR_paddd_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .paddd, wide: true) }
+@c(snpx86_vexRR_movss_128) func h_vexRR_movss_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .movss, wide: false) }
+@c(snpx86_vexRR_movss_256) func h_vexRR_movss_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .movss, wide: true) }
+@c(snpx86_vexRR_movsd_128) func h_vexRR_movsd_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .movsd, wide: false) }
+@c(snpx86_vexRR_movsd_256) func h_vexRR_movsd_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .movsd, wide: true) }
+@c(snpx86_vexRR_movhlps_128) func h_vexRR_movhlps_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .movhlps, wide: false) }
+@c(snpx86_vexRR_movhlps_256) func h_vexRR_movhlps_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .movhlps, wide: true) }
+@c(snpx86_vexRR_movlhps_128) func h_vexRR_movlhps_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .movlhps, wide: false) }
+@c(snpx86_vexRR_movlhps_256) func h_vexRR_movlhps_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .movlhps, wide: true) }
+@c(snpx86_vexRR_movdqa_128) func h_vexRR_movdqa_128(_ s: CPU, _ ip: IP) { vexRR(s, ip, .movdqa, wide: false) }
+@c(snpx86_vexRR_movdqa_256) func h_vexRR_movdqa_256(_ s: CPU, _ ip: IP) { vexRR(s, ip, .movdqa, wide: true) }
 @c(snpx86_simd) func h_simd(_ s: CPU, _ ip: IP) { simdInstruction(s, ip) }
 @c(snpx86_vexCheck) func h_vexCheck(_ s: CPU, _ ip: IP) { vexCheck(s, ip) }
 @c(snpx86_bitField) func h_bitField(_ s: CPU, _ ip: IP) { bitFieldInstruction(s, ip) }
@@ -1257,6 +1388,157 @@ enum Handler {
 @c(snpx86_resume) func h_resume(_ s: CPU, _ ip: IP) { resumeAfterBounce(s, ip) }
 @c(snpx86_stale) func h_stale(_ s: CPU, _ ip: IP) { leaveForLookup(s, s.pointee.rip) }
 @c(snpx86_forward) func h_forward(_ s: CPU, _ ip: IP) { forwardToNewBlock(s, ip) }
+
+#if arch(x86_64)
+@c(snpx86_hostFloat_add_ps_sse) func h_hostFloat_add_ps_sse(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 0, 0, vex: false, wide: false) }
+@c(snpx86_hostFloat_add_ps_128) func h_hostFloat_add_ps_128(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 0, 0, vex: true, wide: false) }
+@c(snpx86_hostFloat_add_ps_256) func h_hostFloat_add_ps_256(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 0, 0, vex: true, wide: true) }
+@c(snpx86_hostFloat_add_pd_sse) func h_hostFloat_add_pd_sse(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 0, 1, vex: false, wide: false) }
+@c(snpx86_hostFloat_add_pd_128) func h_hostFloat_add_pd_128(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 0, 1, vex: true, wide: false) }
+@c(snpx86_hostFloat_add_pd_256) func h_hostFloat_add_pd_256(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 0, 1, vex: true, wide: true) }
+@c(snpx86_hostFloat_add_ss_sse) func h_hostFloat_add_ss_sse(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 0, 2, vex: false, wide: false) }
+@c(snpx86_hostFloat_add_ss_128) func h_hostFloat_add_ss_128(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 0, 2, vex: true, wide: false) }
+@c(snpx86_hostFloat_add_sd_sse) func h_hostFloat_add_sd_sse(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 0, 3, vex: false, wide: false) }
+@c(snpx86_hostFloat_add_sd_128) func h_hostFloat_add_sd_128(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 0, 3, vex: true, wide: false) }
+@c(snpx86_hostFloat_mul_ps_sse) func h_hostFloat_mul_ps_sse(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 1, 0, vex: false, wide: false) }
+@c(snpx86_hostFloat_mul_ps_128) func h_hostFloat_mul_ps_128(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 1, 0, vex: true, wide: false) }
+@c(snpx86_hostFloat_mul_ps_256) func h_hostFloat_mul_ps_256(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 1, 0, vex: true, wide: true) }
+@c(snpx86_hostFloat_mul_pd_sse) func h_hostFloat_mul_pd_sse(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 1, 1, vex: false, wide: false) }
+@c(snpx86_hostFloat_mul_pd_128) func h_hostFloat_mul_pd_128(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 1, 1, vex: true, wide: false) }
+@c(snpx86_hostFloat_mul_pd_256) func h_hostFloat_mul_pd_256(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 1, 1, vex: true, wide: true) }
+@c(snpx86_hostFloat_mul_ss_sse) func h_hostFloat_mul_ss_sse(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 1, 2, vex: false, wide: false) }
+@c(snpx86_hostFloat_mul_ss_128) func h_hostFloat_mul_ss_128(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 1, 2, vex: true, wide: false) }
+@c(snpx86_hostFloat_mul_sd_sse) func h_hostFloat_mul_sd_sse(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 1, 3, vex: false, wide: false) }
+@c(snpx86_hostFloat_mul_sd_128) func h_hostFloat_mul_sd_128(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 1, 3, vex: true, wide: false) }
+@c(snpx86_hostFloat_sub_ps_sse) func h_hostFloat_sub_ps_sse(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 2, 0, vex: false, wide: false) }
+@c(snpx86_hostFloat_sub_ps_128) func h_hostFloat_sub_ps_128(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 2, 0, vex: true, wide: false) }
+@c(snpx86_hostFloat_sub_ps_256) func h_hostFloat_sub_ps_256(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 2, 0, vex: true, wide: true) }
+@c(snpx86_hostFloat_sub_pd_sse) func h_hostFloat_sub_pd_sse(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 2, 1, vex: false, wide: false) }
+@c(snpx86_hostFloat_sub_pd_128) func h_hostFloat_sub_pd_128(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 2, 1, vex: true, wide: false) }
+@c(snpx86_hostFloat_sub_pd_256) func h_hostFloat_sub_pd_256(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 2, 1, vex: true, wide: true) }
+@c(snpx86_hostFloat_sub_ss_sse) func h_hostFloat_sub_ss_sse(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 2, 2, vex: false, wide: false) }
+@c(snpx86_hostFloat_sub_ss_128) func h_hostFloat_sub_ss_128(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 2, 2, vex: true, wide: false) }
+@c(snpx86_hostFloat_sub_sd_sse) func h_hostFloat_sub_sd_sse(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 2, 3, vex: false, wide: false) }
+@c(snpx86_hostFloat_sub_sd_128) func h_hostFloat_sub_sd_128(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 2, 3, vex: true, wide: false) }
+@c(snpx86_hostFloat_min_ps_sse) func h_hostFloat_min_ps_sse(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 3, 0, vex: false, wide: false) }
+@c(snpx86_hostFloat_min_ps_128) func h_hostFloat_min_ps_128(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 3, 0, vex: true, wide: false) }
+@c(snpx86_hostFloat_min_ps_256) func h_hostFloat_min_ps_256(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 3, 0, vex: true, wide: true) }
+@c(snpx86_hostFloat_min_pd_sse) func h_hostFloat_min_pd_sse(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 3, 1, vex: false, wide: false) }
+@c(snpx86_hostFloat_min_pd_128) func h_hostFloat_min_pd_128(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 3, 1, vex: true, wide: false) }
+@c(snpx86_hostFloat_min_pd_256) func h_hostFloat_min_pd_256(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 3, 1, vex: true, wide: true) }
+@c(snpx86_hostFloat_min_ss_sse) func h_hostFloat_min_ss_sse(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 3, 2, vex: false, wide: false) }
+@c(snpx86_hostFloat_min_ss_128) func h_hostFloat_min_ss_128(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 3, 2, vex: true, wide: false) }
+@c(snpx86_hostFloat_min_sd_sse) func h_hostFloat_min_sd_sse(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 3, 3, vex: false, wide: false) }
+@c(snpx86_hostFloat_min_sd_128) func h_hostFloat_min_sd_128(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 3, 3, vex: true, wide: false) }
+@c(snpx86_hostFloat_div_ps_sse) func h_hostFloat_div_ps_sse(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 4, 0, vex: false, wide: false) }
+@c(snpx86_hostFloat_div_ps_128) func h_hostFloat_div_ps_128(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 4, 0, vex: true, wide: false) }
+@c(snpx86_hostFloat_div_ps_256) func h_hostFloat_div_ps_256(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 4, 0, vex: true, wide: true) }
+@c(snpx86_hostFloat_div_pd_sse) func h_hostFloat_div_pd_sse(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 4, 1, vex: false, wide: false) }
+@c(snpx86_hostFloat_div_pd_128) func h_hostFloat_div_pd_128(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 4, 1, vex: true, wide: false) }
+@c(snpx86_hostFloat_div_pd_256) func h_hostFloat_div_pd_256(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 4, 1, vex: true, wide: true) }
+@c(snpx86_hostFloat_div_ss_sse) func h_hostFloat_div_ss_sse(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 4, 2, vex: false, wide: false) }
+@c(snpx86_hostFloat_div_ss_128) func h_hostFloat_div_ss_128(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 4, 2, vex: true, wide: false) }
+@c(snpx86_hostFloat_div_sd_sse) func h_hostFloat_div_sd_sse(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 4, 3, vex: false, wide: false) }
+@c(snpx86_hostFloat_div_sd_128) func h_hostFloat_div_sd_128(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 4, 3, vex: true, wide: false) }
+@c(snpx86_hostFloat_max_ps_sse) func h_hostFloat_max_ps_sse(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 5, 0, vex: false, wide: false) }
+@c(snpx86_hostFloat_max_ps_128) func h_hostFloat_max_ps_128(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 5, 0, vex: true, wide: false) }
+@c(snpx86_hostFloat_max_ps_256) func h_hostFloat_max_ps_256(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 5, 0, vex: true, wide: true) }
+@c(snpx86_hostFloat_max_pd_sse) func h_hostFloat_max_pd_sse(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 5, 1, vex: false, wide: false) }
+@c(snpx86_hostFloat_max_pd_128) func h_hostFloat_max_pd_128(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 5, 1, vex: true, wide: false) }
+@c(snpx86_hostFloat_max_pd_256) func h_hostFloat_max_pd_256(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 5, 1, vex: true, wide: true) }
+@c(snpx86_hostFloat_max_ss_sse) func h_hostFloat_max_ss_sse(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 5, 2, vex: false, wide: false) }
+@c(snpx86_hostFloat_max_ss_128) func h_hostFloat_max_ss_128(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 5, 2, vex: true, wide: false) }
+@c(snpx86_hostFloat_max_sd_sse) func h_hostFloat_max_sd_sse(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 5, 3, vex: false, wide: false) }
+@c(snpx86_hostFloat_max_sd_128) func h_hostFloat_max_sd_128(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 5, 3, vex: true, wide: false) }
+@c(snpx86_hostFloat_sqrt_ps_sse) func h_hostFloat_sqrt_ps_sse(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 6, 0, vex: false, wide: false) }
+@c(snpx86_hostFloat_sqrt_ps_128) func h_hostFloat_sqrt_ps_128(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 6, 0, vex: true, wide: false) }
+@c(snpx86_hostFloat_sqrt_ps_256) func h_hostFloat_sqrt_ps_256(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 6, 0, vex: true, wide: true) }
+@c(snpx86_hostFloat_sqrt_pd_sse) func h_hostFloat_sqrt_pd_sse(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 6, 1, vex: false, wide: false) }
+@c(snpx86_hostFloat_sqrt_pd_128) func h_hostFloat_sqrt_pd_128(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 6, 1, vex: true, wide: false) }
+@c(snpx86_hostFloat_sqrt_pd_256) func h_hostFloat_sqrt_pd_256(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 6, 1, vex: true, wide: true) }
+@c(snpx86_hostFloat_sqrt_ss_sse) func h_hostFloat_sqrt_ss_sse(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 6, 2, vex: false, wide: false) }
+@c(snpx86_hostFloat_sqrt_ss_128) func h_hostFloat_sqrt_ss_128(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 6, 2, vex: true, wide: false) }
+@c(snpx86_hostFloat_sqrt_sd_sse) func h_hostFloat_sqrt_sd_sse(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 6, 3, vex: false, wide: false) }
+@c(snpx86_hostFloat_sqrt_sd_128) func h_hostFloat_sqrt_sd_128(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 6, 3, vex: true, wide: false) }
+@c(snpx86_hostCompare_ucom_ss_sse) func h_hostCompare_ucom_ss_sse(_ s: CPU, _ ip: IP) { hostCompare(s, ip, isDouble: false, signals: false, vex: false) }
+@c(snpx86_hostCompare_ucom_ss_vex) func h_hostCompare_ucom_ss_vex(_ s: CPU, _ ip: IP) { hostCompare(s, ip, isDouble: false, signals: false, vex: true) }
+@c(snpx86_hostCompare_ucom_sd_sse) func h_hostCompare_ucom_sd_sse(_ s: CPU, _ ip: IP) { hostCompare(s, ip, isDouble: true, signals: false, vex: false) }
+@c(snpx86_hostCompare_ucom_sd_vex) func h_hostCompare_ucom_sd_vex(_ s: CPU, _ ip: IP) { hostCompare(s, ip, isDouble: true, signals: false, vex: true) }
+@c(snpx86_hostCompare_com_ss_sse) func h_hostCompare_com_ss_sse(_ s: CPU, _ ip: IP) { hostCompare(s, ip, isDouble: false, signals: true, vex: false) }
+@c(snpx86_hostCompare_com_ss_vex) func h_hostCompare_com_ss_vex(_ s: CPU, _ ip: IP) { hostCompare(s, ip, isDouble: false, signals: true, vex: true) }
+@c(snpx86_hostCompare_com_sd_sse) func h_hostCompare_com_sd_sse(_ s: CPU, _ ip: IP) { hostCompare(s, ip, isDouble: true, signals: true, vex: false) }
+@c(snpx86_hostCompare_com_sd_vex) func h_hostCompare_com_sd_vex(_ s: CPU, _ ip: IP) { hostCompare(s, ip, isDouble: true, signals: true, vex: true) }
+@c(snpx86_hostFromInteger_ss_32_sse) func h_hostFromInteger_ss_32_sse(_ s: CPU, _ ip: IP) { hostFromInteger(s, ip, isDouble: false, wide: false, vex: false) }
+@c(snpx86_hostFromInteger_ss_32_vex) func h_hostFromInteger_ss_32_vex(_ s: CPU, _ ip: IP) { hostFromInteger(s, ip, isDouble: false, wide: false, vex: true) }
+@c(snpx86_hostFromInteger_ss_64_sse) func h_hostFromInteger_ss_64_sse(_ s: CPU, _ ip: IP) { hostFromInteger(s, ip, isDouble: false, wide: true, vex: false) }
+@c(snpx86_hostFromInteger_ss_64_vex) func h_hostFromInteger_ss_64_vex(_ s: CPU, _ ip: IP) { hostFromInteger(s, ip, isDouble: false, wide: true, vex: true) }
+@c(snpx86_hostFromInteger_sd_32_sse) func h_hostFromInteger_sd_32_sse(_ s: CPU, _ ip: IP) { hostFromInteger(s, ip, isDouble: true, wide: false, vex: false) }
+@c(snpx86_hostFromInteger_sd_32_vex) func h_hostFromInteger_sd_32_vex(_ s: CPU, _ ip: IP) { hostFromInteger(s, ip, isDouble: true, wide: false, vex: true) }
+@c(snpx86_hostFromInteger_sd_64_sse) func h_hostFromInteger_sd_64_sse(_ s: CPU, _ ip: IP) { hostFromInteger(s, ip, isDouble: true, wide: true, vex: false) }
+@c(snpx86_hostFromInteger_sd_64_vex) func h_hostFromInteger_sd_64_vex(_ s: CPU, _ ip: IP) { hostFromInteger(s, ip, isDouble: true, wide: true, vex: true) }
+@c(snpx86_hostToInteger_truncated_ss_32_sse) func h_hostToInteger_truncated_ss_32_sse(_ s: CPU, _ ip: IP) { hostToInteger(s, ip, isDouble: false, wide: false, truncates: true, vex: false) }
+@c(snpx86_hostToInteger_truncated_ss_32_vex) func h_hostToInteger_truncated_ss_32_vex(_ s: CPU, _ ip: IP) { hostToInteger(s, ip, isDouble: false, wide: false, truncates: true, vex: true) }
+@c(snpx86_hostToInteger_truncated_ss_64_sse) func h_hostToInteger_truncated_ss_64_sse(_ s: CPU, _ ip: IP) { hostToInteger(s, ip, isDouble: false, wide: true, truncates: true, vex: false) }
+@c(snpx86_hostToInteger_truncated_ss_64_vex) func h_hostToInteger_truncated_ss_64_vex(_ s: CPU, _ ip: IP) { hostToInteger(s, ip, isDouble: false, wide: true, truncates: true, vex: true) }
+@c(snpx86_hostToInteger_truncated_sd_32_sse) func h_hostToInteger_truncated_sd_32_sse(_ s: CPU, _ ip: IP) { hostToInteger(s, ip, isDouble: true, wide: false, truncates: true, vex: false) }
+@c(snpx86_hostToInteger_truncated_sd_32_vex) func h_hostToInteger_truncated_sd_32_vex(_ s: CPU, _ ip: IP) { hostToInteger(s, ip, isDouble: true, wide: false, truncates: true, vex: true) }
+@c(snpx86_hostToInteger_truncated_sd_64_sse) func h_hostToInteger_truncated_sd_64_sse(_ s: CPU, _ ip: IP) { hostToInteger(s, ip, isDouble: true, wide: true, truncates: true, vex: false) }
+@c(snpx86_hostToInteger_truncated_sd_64_vex) func h_hostToInteger_truncated_sd_64_vex(_ s: CPU, _ ip: IP) { hostToInteger(s, ip, isDouble: true, wide: true, truncates: true, vex: true) }
+@c(snpx86_hostToInteger_rounded_ss_32_sse) func h_hostToInteger_rounded_ss_32_sse(_ s: CPU, _ ip: IP) { hostToInteger(s, ip, isDouble: false, wide: false, truncates: false, vex: false) }
+@c(snpx86_hostToInteger_rounded_ss_32_vex) func h_hostToInteger_rounded_ss_32_vex(_ s: CPU, _ ip: IP) { hostToInteger(s, ip, isDouble: false, wide: false, truncates: false, vex: true) }
+@c(snpx86_hostToInteger_rounded_ss_64_sse) func h_hostToInteger_rounded_ss_64_sse(_ s: CPU, _ ip: IP) { hostToInteger(s, ip, isDouble: false, wide: true, truncates: false, vex: false) }
+@c(snpx86_hostToInteger_rounded_ss_64_vex) func h_hostToInteger_rounded_ss_64_vex(_ s: CPU, _ ip: IP) { hostToInteger(s, ip, isDouble: false, wide: true, truncates: false, vex: true) }
+@c(snpx86_hostToInteger_rounded_sd_32_sse) func h_hostToInteger_rounded_sd_32_sse(_ s: CPU, _ ip: IP) { hostToInteger(s, ip, isDouble: true, wide: false, truncates: false, vex: false) }
+@c(snpx86_hostToInteger_rounded_sd_32_vex) func h_hostToInteger_rounded_sd_32_vex(_ s: CPU, _ ip: IP) { hostToInteger(s, ip, isDouble: true, wide: false, truncates: false, vex: true) }
+@c(snpx86_hostToInteger_rounded_sd_64_sse) func h_hostToInteger_rounded_sd_64_sse(_ s: CPU, _ ip: IP) { hostToInteger(s, ip, isDouble: true, wide: true, truncates: false, vex: false) }
+@c(snpx86_hostToInteger_rounded_sd_64_vex) func h_hostToInteger_rounded_sd_64_vex(_ s: CPU, _ ip: IP) { hostToInteger(s, ip, isDouble: true, wide: true, truncates: false, vex: true) }
+@c(snpx86_hostFormat_ss_sse) func h_hostFormat_ss_sse(_ s: CPU, _ ip: IP) { hostFormat(s, ip, fromDouble: false, vex: false) }
+@c(snpx86_hostFormat_ss_vex) func h_hostFormat_ss_vex(_ s: CPU, _ ip: IP) { hostFormat(s, ip, fromDouble: false, vex: true) }
+@c(snpx86_hostFormat_sd_sse) func h_hostFormat_sd_sse(_ s: CPU, _ ip: IP) { hostFormat(s, ip, fromDouble: true, vex: false) }
+@c(snpx86_hostFormat_sd_vex) func h_hostFormat_sd_vex(_ s: CPU, _ ip: IP) { hostFormat(s, ip, fromDouble: true, vex: true) }
+@c(snpx86_hostLane_pshufb_sse) func h_hostLane_pshufb_sse(_ s: CPU, _ ip: IP) { hostLane(s, ip, .pshufb, vex: false, wide: false) }
+@c(snpx86_hostLane_pshufb_128) func h_hostLane_pshufb_128(_ s: CPU, _ ip: IP) { hostLane(s, ip, .pshufb, vex: true, wide: false) }
+@c(snpx86_hostLane_pshufb_256) func h_hostLane_pshufb_256(_ s: CPU, _ ip: IP) { hostLane(s, ip, .pshufb, vex: true, wide: true) }
+@c(snpx86_hostLane_aesenc_sse) func h_hostLane_aesenc_sse(_ s: CPU, _ ip: IP) { hostLane(s, ip, .aesenc, vex: false, wide: false) }
+@c(snpx86_hostLane_aesenc_128) func h_hostLane_aesenc_128(_ s: CPU, _ ip: IP) { hostLane(s, ip, .aesenc, vex: true, wide: false) }
+@c(snpx86_hostLane_aesenc_256) func h_hostLane_aesenc_256(_ s: CPU, _ ip: IP) { hostLane(s, ip, .aesenc, vex: true, wide: true) }
+@c(snpx86_hostLane_aesenclast_sse) func h_hostLane_aesenclast_sse(_ s: CPU, _ ip: IP) { hostLane(s, ip, .aesenclast, vex: false, wide: false) }
+@c(snpx86_hostLane_aesenclast_128) func h_hostLane_aesenclast_128(_ s: CPU, _ ip: IP) { hostLane(s, ip, .aesenclast, vex: true, wide: false) }
+@c(snpx86_hostLane_aesenclast_256) func h_hostLane_aesenclast_256(_ s: CPU, _ ip: IP) { hostLane(s, ip, .aesenclast, vex: true, wide: true) }
+@c(snpx86_hostLane_aesdec_sse) func h_hostLane_aesdec_sse(_ s: CPU, _ ip: IP) { hostLane(s, ip, .aesdec, vex: false, wide: false) }
+@c(snpx86_hostLane_aesdec_128) func h_hostLane_aesdec_128(_ s: CPU, _ ip: IP) { hostLane(s, ip, .aesdec, vex: true, wide: false) }
+@c(snpx86_hostLane_aesdec_256) func h_hostLane_aesdec_256(_ s: CPU, _ ip: IP) { hostLane(s, ip, .aesdec, vex: true, wide: true) }
+@c(snpx86_hostLane_aesdeclast_sse) func h_hostLane_aesdeclast_sse(_ s: CPU, _ ip: IP) { hostLane(s, ip, .aesdeclast, vex: false, wide: false) }
+@c(snpx86_hostLane_aesdeclast_128) func h_hostLane_aesdeclast_128(_ s: CPU, _ ip: IP) { hostLane(s, ip, .aesdeclast, vex: true, wide: false) }
+@c(snpx86_hostLane_aesdeclast_256) func h_hostLane_aesdeclast_256(_ s: CPU, _ ip: IP) { hostLane(s, ip, .aesdeclast, vex: true, wide: true) }
+@c(snpx86_hostLane_aesimc_sse) func h_hostLane_aesimc_sse(_ s: CPU, _ ip: IP) { hostLane(s, ip, .aesimc, vex: false, wide: false) }
+@c(snpx86_hostLane_aesimc_128) func h_hostLane_aesimc_128(_ s: CPU, _ ip: IP) { hostLane(s, ip, .aesimc, vex: true, wide: false) }
+@c(snpx86_hostLane_aesimc_256) func h_hostLane_aesimc_256(_ s: CPU, _ ip: IP) { hostLane(s, ip, .aesimc, vex: true, wide: true) }
+@c(snpx86_hostLane_pclmulqdq_sse) func h_hostLane_pclmulqdq_sse(_ s: CPU, _ ip: IP) { hostLane(s, ip, .pclmulqdq, vex: false, wide: false) }
+@c(snpx86_hostLane_pclmulqdq_128) func h_hostLane_pclmulqdq_128(_ s: CPU, _ ip: IP) { hostLane(s, ip, .pclmulqdq, vex: true, wide: false) }
+@c(snpx86_hostLane_pclmulqdq_256) func h_hostLane_pclmulqdq_256(_ s: CPU, _ ip: IP) { hostLane(s, ip, .pclmulqdq, vex: true, wide: true) }
+@c(snpx86_hostLane_sha1nexte_sse) func h_hostLane_sha1nexte_sse(_ s: CPU, _ ip: IP) { hostLane(s, ip, .sha1nexte, vex: false, wide: false) }
+@c(snpx86_hostLane_sha1nexte_128) func h_hostLane_sha1nexte_128(_ s: CPU, _ ip: IP) { hostLane(s, ip, .sha1nexte, vex: true, wide: false) }
+@c(snpx86_hostLane_sha1nexte_256) func h_hostLane_sha1nexte_256(_ s: CPU, _ ip: IP) { hostLane(s, ip, .sha1nexte, vex: true, wide: true) }
+@c(snpx86_hostLane_sha1msg1_sse) func h_hostLane_sha1msg1_sse(_ s: CPU, _ ip: IP) { hostLane(s, ip, .sha1msg1, vex: false, wide: false) }
+@c(snpx86_hostLane_sha1msg1_128) func h_hostLane_sha1msg1_128(_ s: CPU, _ ip: IP) { hostLane(s, ip, .sha1msg1, vex: true, wide: false) }
+@c(snpx86_hostLane_sha1msg1_256) func h_hostLane_sha1msg1_256(_ s: CPU, _ ip: IP) { hostLane(s, ip, .sha1msg1, vex: true, wide: true) }
+@c(snpx86_hostLane_sha1msg2_sse) func h_hostLane_sha1msg2_sse(_ s: CPU, _ ip: IP) { hostLane(s, ip, .sha1msg2, vex: false, wide: false) }
+@c(snpx86_hostLane_sha1msg2_128) func h_hostLane_sha1msg2_128(_ s: CPU, _ ip: IP) { hostLane(s, ip, .sha1msg2, vex: true, wide: false) }
+@c(snpx86_hostLane_sha1msg2_256) func h_hostLane_sha1msg2_256(_ s: CPU, _ ip: IP) { hostLane(s, ip, .sha1msg2, vex: true, wide: true) }
+@c(snpx86_hostLane_sha256msg1_sse) func h_hostLane_sha256msg1_sse(_ s: CPU, _ ip: IP) { hostLane(s, ip, .sha256msg1, vex: false, wide: false) }
+@c(snpx86_hostLane_sha256msg1_128) func h_hostLane_sha256msg1_128(_ s: CPU, _ ip: IP) { hostLane(s, ip, .sha256msg1, vex: true, wide: false) }
+@c(snpx86_hostLane_sha256msg1_256) func h_hostLane_sha256msg1_256(_ s: CPU, _ ip: IP) { hostLane(s, ip, .sha256msg1, vex: true, wide: true) }
+@c(snpx86_hostLane_sha256msg2_sse) func h_hostLane_sha256msg2_sse(_ s: CPU, _ ip: IP) { hostLane(s, ip, .sha256msg2, vex: false, wide: false) }
+@c(snpx86_hostLane_sha256msg2_128) func h_hostLane_sha256msg2_128(_ s: CPU, _ ip: IP) { hostLane(s, ip, .sha256msg2, vex: true, wide: false) }
+@c(snpx86_hostLane_sha256msg2_256) func h_hostLane_sha256msg2_256(_ s: CPU, _ ip: IP) { hostLane(s, ip, .sha256msg2, vex: true, wide: true) }
+@c(snpx86_hostLane_sha1rnds4_sse) func h_hostLane_sha1rnds4_sse(_ s: CPU, _ ip: IP) { hostLane(s, ip, .sha1rnds4, vex: false, wide: false) }
+@c(snpx86_hostLane_sha1rnds4_128) func h_hostLane_sha1rnds4_128(_ s: CPU, _ ip: IP) { hostLane(s, ip, .sha1rnds4, vex: true, wide: false) }
+@c(snpx86_hostLane_sha1rnds4_256) func h_hostLane_sha1rnds4_256(_ s: CPU, _ ip: IP) { hostLane(s, ip, .sha1rnds4, vex: true, wide: true) }
+@c(snpx86_hostLane_sha256rnds2_sse) func h_hostLane_sha256rnds2_sse(_ s: CPU, _ ip: IP) { hostLane(s, ip, .sha256rnds2, vex: false, wide: false) }
+@c(snpx86_hostLane_sha256rnds2_128) func h_hostLane_sha256rnds2_128(_ s: CPU, _ ip: IP) { hostLane(s, ip, .sha256rnds2, vex: true, wide: false) }
+@c(snpx86_hostLane_sha256rnds2_256) func h_hostLane_sha256rnds2_256(_ s: CPU, _ ip: IP) { hostLane(s, ip, .sha256rnds2, vex: true, wide: true) }
+#endif
 
 private func fill0(_ t: UnsafeMutablePointer<x86_handler>) {
     t[0] = h_aluRR_add_8_f
@@ -2405,35 +2687,162 @@ private func fill5(_ t: UnsafeMutablePointer<x86_handler>) {
     t[1272] = h_vexStore_128a
     t[1273] = h_vexStore_256
     t[1274] = h_vexStore_256a
-    t[1275] = h_simd
-    t[1276] = h_vexCheck
-    t[1277] = h_bitField
-    t[1278] = h_tzcnt_16
-    t[1279] = h_tzcnt_32
-    t[1280] = h_tzcnt_64
-    t[1281] = h_lzcnt_16
-    t[1282] = h_lzcnt_32
-    t[1283] = h_lzcnt_64
-    t[1284] = h_vectorFromRegister_32
-    t[1285] = h_vectorFromRegister_64
-    t[1286] = h_vectorToRegister_32
-    t[1287] = h_vectorToRegister_64
-    t[1288] = h_moveSigns_bytes
-    t[1289] = h_moveSigns_singles
-    t[1290] = h_moveSigns_doubles
-    t[1291] = h_insertWord
-    t[1292] = h_extractWord
-    t[1293] = h_sseCheck
-    t[1294] = h_sseFloat
-    t[1295] = h_mmxCheck
-    t[1296] = h_mmx
-    t[1297] = h_x87
-    t[1298] = h_extended
-    t[1299] = h_system
-    t[1300] = h_after
-    t[1301] = h_resume
-    t[1302] = h_stale
-    t[1303] = h_forward
+    t[1275] = h_vexRR_punpcklbw_128
+    t[1276] = h_vexRR_punpcklbw_256
+    t[1277] = h_vexRR_punpcklwd_128
+    t[1278] = h_vexRR_punpcklwd_256
+    t[1279] = h_vexRR_punpckldq_128
+    t[1280] = h_vexRR_punpckldq_256
+    t[1281] = h_vexRR_packsswb_128
+    t[1282] = h_vexRR_packsswb_256
+    t[1283] = h_vexRR_pcmpgtb_128
+    t[1284] = h_vexRR_pcmpgtb_256
+    t[1285] = h_vexRR_pcmpgtw_128
+    t[1286] = h_vexRR_pcmpgtw_256
+    t[1287] = h_vexRR_pcmpgtd_128
+    t[1288] = h_vexRR_pcmpgtd_256
+    t[1289] = h_vexRR_packuswb_128
+    t[1290] = h_vexRR_packuswb_256
+    t[1291] = h_vexRR_punpckhbw_128
+    t[1292] = h_vexRR_punpckhbw_256
+    t[1293] = h_vexRR_punpckhwd_128
+    t[1294] = h_vexRR_punpckhwd_256
+    t[1295] = h_vexRR_punpckhdq_128
+    t[1296] = h_vexRR_punpckhdq_256
+    t[1297] = h_vexRR_packssdw_128
+    t[1298] = h_vexRR_packssdw_256
+    t[1299] = h_vexRR_punpcklqdq_128
+    t[1300] = h_vexRR_punpcklqdq_256
+    t[1301] = h_vexRR_punpckhqdq_128
+    t[1302] = h_vexRR_punpckhqdq_256
+    t[1303] = h_vexRR_pcmpeqb_128
+    t[1304] = h_vexRR_pcmpeqb_256
+    t[1305] = h_vexRR_pcmpeqw_128
+    t[1306] = h_vexRR_pcmpeqw_256
+    t[1307] = h_vexRR_pcmpeqd_128
+    t[1308] = h_vexRR_pcmpeqd_256
+    t[1309] = h_vexRR_psrlw_128
+    t[1310] = h_vexRR_psrlw_256
+    t[1311] = h_vexRR_psrld_128
+    t[1312] = h_vexRR_psrld_256
+    t[1313] = h_vexRR_psrlq_128
+    t[1314] = h_vexRR_psrlq_256
+    t[1315] = h_vexRR_paddq_128
+    t[1316] = h_vexRR_paddq_256
+    t[1317] = h_vexRR_pmullw_128
+    t[1318] = h_vexRR_pmullw_256
+    t[1319] = h_vexRR_psubusb_128
+    t[1320] = h_vexRR_psubusb_256
+    t[1321] = h_vexRR_psubusw_128
+    t[1322] = h_vexRR_psubusw_256
+    t[1323] = h_vexRR_pminub_128
+    t[1324] = h_vexRR_pminub_256
+    t[1325] = h_vexRR_pand_128
+    t[1326] = h_vexRR_pand_256
+    t[1327] = h_vexRR_paddusb_128
+    t[1328] = h_vexRR_paddusb_256
+    t[1329] = h_vexRR_paddusw_128
+    t[1330] = h_vexRR_paddusw_256
+    t[1331] = h_vexRR_pmaxub_128
+    t[1332] = h_vexRR_pmaxub_256
+    t[1333] = h_vexRR_pandn_128
+    t[1334] = h_vexRR_pandn_256
+    t[1335] = h_vexRR_pavgb_128
+    t[1336] = h_vexRR_pavgb_256
+    t[1337] = h_vexRR_psraw_128
+    t[1338] = h_vexRR_psraw_256
+    t[1339] = h_vexRR_psrad_128
+    t[1340] = h_vexRR_psrad_256
+    t[1341] = h_vexRR_pavgw_128
+    t[1342] = h_vexRR_pavgw_256
+    t[1343] = h_vexRR_pmulhuw_128
+}
+
+private func fill6(_ t: UnsafeMutablePointer<x86_handler>) {
+    t[1344] = h_vexRR_pmulhuw_256
+    t[1345] = h_vexRR_pmulhw_128
+    t[1346] = h_vexRR_pmulhw_256
+    t[1347] = h_vexRR_psubsb_128
+    t[1348] = h_vexRR_psubsb_256
+    t[1349] = h_vexRR_psubsw_128
+    t[1350] = h_vexRR_psubsw_256
+    t[1351] = h_vexRR_pminsw_128
+    t[1352] = h_vexRR_pminsw_256
+    t[1353] = h_vexRR_por_128
+    t[1354] = h_vexRR_por_256
+    t[1355] = h_vexRR_paddsb_128
+    t[1356] = h_vexRR_paddsb_256
+    t[1357] = h_vexRR_paddsw_128
+    t[1358] = h_vexRR_paddsw_256
+    t[1359] = h_vexRR_pmaxsw_128
+    t[1360] = h_vexRR_pmaxsw_256
+    t[1361] = h_vexRR_pxor_128
+    t[1362] = h_vexRR_pxor_256
+    t[1363] = h_vexRR_psllw_128
+    t[1364] = h_vexRR_psllw_256
+    t[1365] = h_vexRR_pslld_128
+    t[1366] = h_vexRR_pslld_256
+    t[1367] = h_vexRR_psllq_128
+    t[1368] = h_vexRR_psllq_256
+    t[1369] = h_vexRR_pmuludq_128
+    t[1370] = h_vexRR_pmuludq_256
+    t[1371] = h_vexRR_pmaddwd_128
+    t[1372] = h_vexRR_pmaddwd_256
+    t[1373] = h_vexRR_psadbw_128
+    t[1374] = h_vexRR_psadbw_256
+    t[1375] = h_vexRR_psubb_128
+    t[1376] = h_vexRR_psubb_256
+    t[1377] = h_vexRR_psubw_128
+    t[1378] = h_vexRR_psubw_256
+    t[1379] = h_vexRR_psubd_128
+    t[1380] = h_vexRR_psubd_256
+    t[1381] = h_vexRR_psubq_128
+    t[1382] = h_vexRR_psubq_256
+    t[1383] = h_vexRR_paddb_128
+    t[1384] = h_vexRR_paddb_256
+    t[1385] = h_vexRR_paddw_128
+    t[1386] = h_vexRR_paddw_256
+    t[1387] = h_vexRR_paddd_128
+    t[1388] = h_vexRR_paddd_256
+    t[1389] = h_vexRR_movss_128
+    t[1390] = h_vexRR_movss_256
+    t[1391] = h_vexRR_movsd_128
+    t[1392] = h_vexRR_movsd_256
+    t[1393] = h_vexRR_movhlps_128
+    t[1394] = h_vexRR_movhlps_256
+    t[1395] = h_vexRR_movlhps_128
+    t[1396] = h_vexRR_movlhps_256
+    t[1397] = h_vexRR_movdqa_128
+    t[1398] = h_vexRR_movdqa_256
+    t[1399] = h_simd
+    t[1400] = h_vexCheck
+    t[1401] = h_bitField
+    t[1402] = h_tzcnt_16
+    t[1403] = h_tzcnt_32
+    t[1404] = h_tzcnt_64
+    t[1405] = h_lzcnt_16
+    t[1406] = h_lzcnt_32
+    t[1407] = h_lzcnt_64
+    t[1408] = h_vectorFromRegister_32
+    t[1409] = h_vectorFromRegister_64
+    t[1410] = h_vectorToRegister_32
+    t[1411] = h_vectorToRegister_64
+    t[1412] = h_moveSigns_bytes
+    t[1413] = h_moveSigns_singles
+    t[1414] = h_moveSigns_doubles
+    t[1415] = h_insertWord
+    t[1416] = h_extractWord
+    t[1417] = h_sseCheck
+    t[1418] = h_sseFloat
+    t[1581] = h_mmxCheck
+    t[1582] = h_mmx
+    t[1583] = h_x87
+    t[1584] = h_extended
+    t[1585] = h_system
+    t[1586] = h_after
+    t[1587] = h_resume
+    t[1588] = h_stale
+    t[1589] = h_forward
 }
 
 /// The handlers by index; entries of combinations that do not exist hold `stale`.
@@ -2446,5 +2855,162 @@ func makeHandlerTable() -> UnsafeMutablePointer<x86_handler> {
     fill3(t)
     fill4(t)
     fill5(t)
+    fill6(t)
+    #if arch(x86_64)
+    fillHost(t)
+    #endif
     return t
 }
+
+#if arch(x86_64)
+private func fillHost(_ t: UnsafeMutablePointer<x86_handler>) {
+    t[1419] = h_hostFloat_add_ps_sse
+    t[1420] = h_hostFloat_add_ps_128
+    t[1421] = h_hostFloat_add_ps_256
+    t[1422] = h_hostFloat_add_pd_sse
+    t[1423] = h_hostFloat_add_pd_128
+    t[1424] = h_hostFloat_add_pd_256
+    t[1425] = h_hostFloat_add_ss_sse
+    t[1426] = h_hostFloat_add_ss_128
+    t[1428] = h_hostFloat_add_sd_sse
+    t[1429] = h_hostFloat_add_sd_128
+    t[1431] = h_hostFloat_mul_ps_sse
+    t[1432] = h_hostFloat_mul_ps_128
+    t[1433] = h_hostFloat_mul_ps_256
+    t[1434] = h_hostFloat_mul_pd_sse
+    t[1435] = h_hostFloat_mul_pd_128
+    t[1436] = h_hostFloat_mul_pd_256
+    t[1437] = h_hostFloat_mul_ss_sse
+    t[1438] = h_hostFloat_mul_ss_128
+    t[1440] = h_hostFloat_mul_sd_sse
+    t[1441] = h_hostFloat_mul_sd_128
+    t[1443] = h_hostFloat_sub_ps_sse
+    t[1444] = h_hostFloat_sub_ps_128
+    t[1445] = h_hostFloat_sub_ps_256
+    t[1446] = h_hostFloat_sub_pd_sse
+    t[1447] = h_hostFloat_sub_pd_128
+    t[1448] = h_hostFloat_sub_pd_256
+    t[1449] = h_hostFloat_sub_ss_sse
+    t[1450] = h_hostFloat_sub_ss_128
+    t[1452] = h_hostFloat_sub_sd_sse
+    t[1453] = h_hostFloat_sub_sd_128
+    t[1455] = h_hostFloat_min_ps_sse
+    t[1456] = h_hostFloat_min_ps_128
+    t[1457] = h_hostFloat_min_ps_256
+    t[1458] = h_hostFloat_min_pd_sse
+    t[1459] = h_hostFloat_min_pd_128
+    t[1460] = h_hostFloat_min_pd_256
+    t[1461] = h_hostFloat_min_ss_sse
+    t[1462] = h_hostFloat_min_ss_128
+    t[1464] = h_hostFloat_min_sd_sse
+    t[1465] = h_hostFloat_min_sd_128
+    t[1467] = h_hostFloat_div_ps_sse
+    t[1468] = h_hostFloat_div_ps_128
+    t[1469] = h_hostFloat_div_ps_256
+    t[1470] = h_hostFloat_div_pd_sse
+    t[1471] = h_hostFloat_div_pd_128
+    t[1472] = h_hostFloat_div_pd_256
+    t[1473] = h_hostFloat_div_ss_sse
+    t[1474] = h_hostFloat_div_ss_128
+    t[1476] = h_hostFloat_div_sd_sse
+    t[1477] = h_hostFloat_div_sd_128
+    t[1479] = h_hostFloat_max_ps_sse
+    t[1480] = h_hostFloat_max_ps_128
+    t[1481] = h_hostFloat_max_ps_256
+    t[1482] = h_hostFloat_max_pd_sse
+    t[1483] = h_hostFloat_max_pd_128
+    t[1484] = h_hostFloat_max_pd_256
+    t[1485] = h_hostFloat_max_ss_sse
+    t[1486] = h_hostFloat_max_ss_128
+    t[1488] = h_hostFloat_max_sd_sse
+    t[1489] = h_hostFloat_max_sd_128
+    t[1491] = h_hostFloat_sqrt_ps_sse
+    t[1492] = h_hostFloat_sqrt_ps_128
+    t[1493] = h_hostFloat_sqrt_ps_256
+    t[1494] = h_hostFloat_sqrt_pd_sse
+    t[1495] = h_hostFloat_sqrt_pd_128
+    t[1496] = h_hostFloat_sqrt_pd_256
+    t[1497] = h_hostFloat_sqrt_ss_sse
+    t[1498] = h_hostFloat_sqrt_ss_128
+    t[1500] = h_hostFloat_sqrt_sd_sse
+    t[1501] = h_hostFloat_sqrt_sd_128
+    t[1503] = h_hostCompare_ucom_ss_sse
+    t[1504] = h_hostCompare_ucom_ss_vex
+    t[1505] = h_hostCompare_ucom_sd_sse
+    t[1506] = h_hostCompare_ucom_sd_vex
+    t[1507] = h_hostCompare_com_ss_sse
+    t[1508] = h_hostCompare_com_ss_vex
+    t[1509] = h_hostCompare_com_sd_sse
+    t[1510] = h_hostCompare_com_sd_vex
+    t[1511] = h_hostFromInteger_ss_32_sse
+    t[1512] = h_hostFromInteger_ss_32_vex
+    t[1513] = h_hostFromInteger_ss_64_sse
+    t[1514] = h_hostFromInteger_ss_64_vex
+    t[1515] = h_hostFromInteger_sd_32_sse
+    t[1516] = h_hostFromInteger_sd_32_vex
+    t[1517] = h_hostFromInteger_sd_64_sse
+    t[1518] = h_hostFromInteger_sd_64_vex
+    t[1519] = h_hostToInteger_truncated_ss_32_sse
+    t[1520] = h_hostToInteger_truncated_ss_32_vex
+    t[1521] = h_hostToInteger_truncated_ss_64_sse
+    t[1522] = h_hostToInteger_truncated_ss_64_vex
+    t[1523] = h_hostToInteger_truncated_sd_32_sse
+    t[1524] = h_hostToInteger_truncated_sd_32_vex
+    t[1525] = h_hostToInteger_truncated_sd_64_sse
+    t[1526] = h_hostToInteger_truncated_sd_64_vex
+    t[1527] = h_hostToInteger_rounded_ss_32_sse
+    t[1528] = h_hostToInteger_rounded_ss_32_vex
+    t[1529] = h_hostToInteger_rounded_ss_64_sse
+    t[1530] = h_hostToInteger_rounded_ss_64_vex
+    t[1531] = h_hostToInteger_rounded_sd_32_sse
+    t[1532] = h_hostToInteger_rounded_sd_32_vex
+    t[1533] = h_hostToInteger_rounded_sd_64_sse
+    t[1534] = h_hostToInteger_rounded_sd_64_vex
+    t[1535] = h_hostFormat_ss_sse
+    t[1536] = h_hostFormat_ss_vex
+    t[1537] = h_hostFormat_sd_sse
+    t[1538] = h_hostFormat_sd_vex
+    t[1539] = h_hostLane_pshufb_sse
+    t[1540] = h_hostLane_pshufb_128
+    t[1541] = h_hostLane_pshufb_256
+    t[1542] = h_hostLane_aesenc_sse
+    t[1543] = h_hostLane_aesenc_128
+    t[1544] = h_hostLane_aesenc_256
+    t[1545] = h_hostLane_aesenclast_sse
+    t[1546] = h_hostLane_aesenclast_128
+    t[1547] = h_hostLane_aesenclast_256
+    t[1548] = h_hostLane_aesdec_sse
+    t[1549] = h_hostLane_aesdec_128
+    t[1550] = h_hostLane_aesdec_256
+    t[1551] = h_hostLane_aesdeclast_sse
+    t[1552] = h_hostLane_aesdeclast_128
+    t[1553] = h_hostLane_aesdeclast_256
+    t[1554] = h_hostLane_aesimc_sse
+    t[1555] = h_hostLane_aesimc_128
+    t[1556] = h_hostLane_aesimc_256
+    t[1557] = h_hostLane_pclmulqdq_sse
+    t[1558] = h_hostLane_pclmulqdq_128
+    t[1559] = h_hostLane_pclmulqdq_256
+    t[1560] = h_hostLane_sha1nexte_sse
+    t[1561] = h_hostLane_sha1nexte_128
+    t[1562] = h_hostLane_sha1nexte_256
+    t[1563] = h_hostLane_sha1msg1_sse
+    t[1564] = h_hostLane_sha1msg1_128
+    t[1565] = h_hostLane_sha1msg1_256
+    t[1566] = h_hostLane_sha1msg2_sse
+    t[1567] = h_hostLane_sha1msg2_128
+    t[1568] = h_hostLane_sha1msg2_256
+    t[1569] = h_hostLane_sha256msg1_sse
+    t[1570] = h_hostLane_sha256msg1_128
+    t[1571] = h_hostLane_sha256msg1_256
+    t[1572] = h_hostLane_sha256msg2_sse
+    t[1573] = h_hostLane_sha256msg2_128
+    t[1574] = h_hostLane_sha256msg2_256
+    t[1575] = h_hostLane_sha1rnds4_sse
+    t[1576] = h_hostLane_sha1rnds4_128
+    t[1577] = h_hostLane_sha1rnds4_256
+    t[1578] = h_hostLane_sha256rnds2_sse
+    t[1579] = h_hostLane_sha256rnds2_128
+    t[1580] = h_hostLane_sha256rnds2_256
+}
+#endif
