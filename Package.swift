@@ -71,7 +71,9 @@ let package = Package(
         // What a guest's devices need of the host besides its kernel: unix sockets.
         module("HostSockets", ["ABILayout", "KVMABI", "VMMDevices", "CProcess"]),
         module("JSONText"),
-        module("SNPVMM", ["JSONText", "KVMABI", "SEVABI", "X86Defs", "GuestImage", "VMMDevices"]),
+        // What errors mean and what a host lacks, as tables: pure data and rules over it.
+        module("HostDiagnosis", ["JSONText", "KVMABI", "SEVABI"]),
+        module("SNPVMM", ["HostDiagnosis", "JSONText", "KVMABI", "SEVABI", "X86Defs", "GuestImage", "VMMDevices"]),
         // One page about one run: the diagram, the launch, the memory, the exits.
         module("RunReport"),
 
@@ -79,7 +81,7 @@ let package = Package(
         module("SecretRelease", ["ABILayout", "SEVABI", "Crypto"]),
 
         // The guest owner, outside: needs no KVM and no SEV machine.
-        module("Attestation", ["ABILayout", "SEVABI", "Crypto"]),
+        module("Attestation", ["ABILayout", "SEVABI", "Crypto", "JSONText"]),
         module(
             "GuestOwner",
             [
@@ -120,7 +122,8 @@ let package = Package(
         .executableTarget(
             name: "swift-snp-vmm",
             dependencies: [
-                "SNPVMM", "VMMDevices", "HostSockets", "KVMABI", "LinuxKVM", "SoftwareKVM", "SoftwarePSP", "GuestImage",
+                "SNPVMM", "HostDiagnosis", "VMMDevices", "HostSockets", "KVMABI", "LinuxKVM", "SoftwareKVM",
+                "SoftwarePSP", "GuestImage",
                 "LaunchMeasurement", "Attestation", "GuestOwner", "SecretRelease", "OwnerServer", "RunReport",
                 "IsolationSuite",
                 "HostileSoftwareKernel", "SEVABI",
@@ -152,6 +155,9 @@ let package = Package(
             "KVMConformanceTests",
             ["KVMABI", "LinuxKVM", "SoftwareKVM", "SEVABI", "SoftwarePSP", "MemoryController", "Crypto"]),
         tests("SEVABITests", ["SEVABI", "X86Defs", "CKVM"]),
+        tests(
+            "HostDiagnosisTests",
+            ["HostDiagnosis", "KVMABI", "SEVABI", "JSONText", "SNPVMM", "SoftwareKVM", "SoftwarePSP", "GuestImage"]),
         tests("CryptoTests", ["Crypto"]),
         tests("MemoryControllerTests", ["MemoryController", "SEVABI", "Crypto"]),
         tests("SoftwarePSPTests", ["SoftwarePSP", "MemoryController", "SEVABI", "Crypto", "Attestation"]),

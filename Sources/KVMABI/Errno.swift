@@ -17,6 +17,8 @@ public struct Errno: RawRepresentable, Hashable, Sendable, Error {
     public static let ENXIO = Self(rawValue: 6)
     /// The caller's list has too little or too much room.
     public static let E2BIG = Self(rawValue: 7)
+    /// No state to run from.
+    public static let ENOEXEC = Self(rawValue: 8)
     /// Not an open file of the right kind.
     public static let EBADF = Self(rawValue: 9)
     /// Try again.
@@ -35,6 +37,8 @@ public struct Errno: RawRepresentable, Hashable, Sendable, Error {
     public static let ENODEV = Self(rawValue: 19)
     /// Invalid argument.
     public static let EINVAL = Self(rawValue: 22)
+    /// Too many open files in the system.
+    public static let ENFILE = Self(rawValue: 23)
     /// Too many open files.
     public static let EMFILE = Self(rawValue: 24)
     /// The handle does not know the request, or the feature is off.
@@ -65,6 +69,15 @@ extension Errno: CustomStringConvertible {
 
     /// "EINVAL (22)".
     public var description: String { name.map { "\($0) (\(rawValue))" } ?? "errno \(rawValue)" }
+
+    /// The number of a name such as `EINVAL`; nil for a name that is not known here.
+    public init?(name: String) {
+        guard let number = Self.names.first(where: { $0.value == name })?.key else { return nil }
+        self.init(rawValue: number)
+    }
+
+    /// Every number that has a name here.
+    public static var named: [Errno] { names.keys.sorted().map { Errno(rawValue: $0) } }
 
     private static let names: [Int32: String] = [
         1: "EPERM",

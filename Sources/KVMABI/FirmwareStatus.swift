@@ -132,6 +132,15 @@ extension FirmwareStatus: CustomStringConvertible {
         return name.map { "\($0) (\(number))" } ?? "firmware status \(number)"
     }
 
+    /// The status of a name such as `INVALID_PARAM`; nil for a name that is not known here.
+    public init?(name: String) {
+        guard let number = Self.names.first(where: { $0.value == name })?.key else { return nil }
+        self.init(rawValue: number)
+    }
+
+    /// Every status that has a name.
+    public static var named: [FirmwareStatus] { names.keys.sorted().map { FirmwareStatus(rawValue: $0) } }
+
     private static let names: [UInt32: String] = [
         0x00: "SUCCESS",
         0x01: "INVALID_PLATFORM_STATE",

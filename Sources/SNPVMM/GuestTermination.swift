@@ -1,5 +1,6 @@
 // Why a guest ended itself, decoded from what the kernel hands over.
 
+import HostDiagnosis
 import SEVABI
 
 /// A guest's request to be terminated, by the GHCB MSR protocol or by the termination event of a GHCB page.
@@ -48,40 +49,18 @@ public struct GuestTermination: Equatable, Sendable {
     }
 
     /// What the reason means; nil for one that nobody has defined.
-    public var meaning: String? {
-        guard let reasonSet, let reason else { return nil }
-        return switch (reasonSet, reason) {
-        case (0, 0): "general: a #VC the guest cannot handle, a reply it does not believe, or CPUID trouble"
-        case (0, 1): "the GHCB protocol versions of guest and host do not meet"
-        case (0, 2): "SEV-SNP features that the guest needs are missing, or features are on that it does not know"
-        case (1, 0): "the GHCB could not be registered"
-        case (1, 1): "a page state change failed"
-        case (1, 2): "PVALIDATE failed or changed nothing"
-        case (1, 3): "the guest does not run at VMPL0"
-        case (1, 4): "the CPUID table is not usable"
-        case (1, 5): "CPUID from the hypervisor is not usable"
-        case (1, 6): "the secrets page is not usable"
-        case (1, 7): "no SVSM where the guest needs one"
-        case (1, 8): "an SVSM runs at VMPL0, but so does the guest"
-        case (1, 9): "the SVSM calling area is not aligned"
-        default: nil
-        }
-    }
+    public var meaning: String? { row?.meaning }
 
     /// What usually leads here.
     public var likelyCause: String {
         // Linux sends the event only when SEV_STATUS has bits that it cannot handle.
-        guard let reasonSet, let reason else { return "--guest-features with a bit that this guest does not know" }
-        return switch (reasonSet, reason) {
-        case (0, 0): "memory the guest touched before it validated it, or an intercept that its kernel does not handle"
-        case (0, 1): "a guest that speaks only newer or older protocol versions"
-        case (0, 2): "--guest-features with a bit that this kernel does not know, or a damaged CC blob"
-        case (1, 0): "a host that moves the GHCB, or a GHCB outside RAM"
-        case (1, 1): "KVM_CAP_EXIT_HYPERCALL off, or an address outside RAM"
-        case (1, 2): "the RMP is not in the state the guest expects: memory was remapped behind its back"
-        case (1, 4), (1, 5): "a CPUID page without entries or with too many"
-        default: "see the reason"
-        }
+        guard reasonSet != nil else { return "--guest-features with a bit that this guest does not know" }
+        return row?.likelyCause ?? "see the reason"
+    }
+
+    private var row: TerminationReason? {
+        guard let reasonSet, let reason else { return nil }
+        return TerminationReason.of(set: reasonSet, reason: reason)
     }
 }
 

@@ -71,9 +71,13 @@ final class SEVChannel: Sendable {
     private static func failure(
         _ step: String, _ id: SEVCommandID, _ context: String, _ refusal: (errno: Errno, firmwareStatus: FirmwareStatus)
     ) -> VMMError {
-        // Only EIO is the firmware speaking; elsewhere the field holds what was there before.
-        VMMError(
+        // Only EIO is the firmware speaking, and ENOTTY of SNP's START when it made no context; elsewhere the field holds what
+        // was there before.
+        let spoke =
+            refusal.errno == .EIO
+            || id == .snpLaunchStart && refusal.errno == .ENOTTY && refusal.firmwareStatus != .success
+        return VMMError(
             step: step, request: "\(id)", context: context, errno: refusal.errno,
-            firmwareStatus: refusal.errno == .EIO ? refusal.firmwareStatus : nil)
+            firmwareStatus: spoke ? refusal.firmwareStatus : nil)
     }
 }

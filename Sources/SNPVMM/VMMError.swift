@@ -1,5 +1,6 @@
 // One failure, told so that its reader can act: what was tried, on what, what came back, why that usually is, what next.
 
+import HostDiagnosis
 import KVMABI
 
 /// What a run ends with, as a process exit status.
@@ -19,6 +20,18 @@ public struct VMMExitStatus: RawRepresentable, Hashable, Sendable {
     public static let launchRefused = Self(rawValue: 5)
     /// The guest terminated itself or crashed.
     public static let guestFailed = Self(rawValue: 6)
+}
+
+extension VMMExitStatus {
+    /// The status for whoever has to do something about a refusal.
+    init(_ outcome: ErrorCatalogue.Outcome) {
+        self =
+            switch outcome {
+            case .hostCannot: .hostCannot
+            case .launchRefused: .launchRefused
+            case .guestFailed: .guestFailed
+            }
+    }
 }
 
 /// A failure of the host, of the launch or of the guest.
@@ -56,13 +69,13 @@ public struct VMMError: Error, Equatable, Sendable {
         self.nextStep = nextStep
     }
 
-    /// A refused request, explained by the ``ErrorCatalogue``.
+    /// A refused request, explained by `HostDiagnosis.ErrorCatalogue`.
     public init(
         step: String, request: String, context: String = "", errno: Errno, firmwareStatus: FirmwareStatus? = nil
     ) {
         let entry = ErrorCatalogue.explain(request: request, errno: errno, firmwareStatus: firmwareStatus)
         self.init(
-            entry.exitStatus, step: step, request: request, context: context, errno: errno,
+            VMMExitStatus(entry.outcome), step: step, request: request, context: context, errno: errno,
             firmwareStatus: firmwareStatus, likelyCause: entry.likelyCause, nextStep: entry.nextStep)
     }
 }

@@ -1,4 +1,4 @@
-// JSON [RFC 8259] as policies use it, read strictly: one value, no duplicate names, whole numbers, limited depth.
+// JSON [RFC 8259] as policies and descriptions of hosts use it, read strictly: one value, no duplicate names, whole numbers, limited depth.
 
 /// A JSON value.
 public indirect enum JSONInput: Equatable, Sendable {
@@ -34,7 +34,7 @@ public indirect enum JSONInput: Equatable, Sendable {
         }
     }
 
-    /// No policy is nested deeper.
+    /// No text of ours is nested deeper.
     public static let maximumDepth = 32
 
     /// - Parameter text: UTF-8.
