@@ -62,7 +62,11 @@ let package = Package(
         module("SoftwarePSP", ["SEVABI", "MemoryController", "Crypto"]),
         module("X86Core", ["X86Defs", "CX86State"], exclude: ["Generate"], settings: engine),
         module(
-            "SoftwareKVM", ["ABILayout", "KVMABI", "SEVABI", "X86Defs", "X86Core", "SoftwarePSP", "MemoryController"]),
+            "SoftwareKVM",
+            [
+                "ABILayout", "HostDiagnosis", "JSONText", "KVMABI", "SEVABI", "X86Defs", "X86Core", "SoftwarePSP",
+                "MemoryController",
+            ]),
 
         // The hypervisor and what it launches.
         module("GuestImage", ["SEVABI", "X86Defs", "Crypto"]),
@@ -157,7 +161,10 @@ let package = Package(
         tests("SEVABITests", ["SEVABI", "X86Defs", "CKVM"]),
         tests(
             "HostDiagnosisTests",
-            ["HostDiagnosis", "KVMABI", "SEVABI", "JSONText", "SNPVMM", "SoftwareKVM", "SoftwarePSP", "GuestImage"]),
+            [
+                "HostDiagnosis", "KVMABI", "SEVABI", "JSONText", "SNPVMM", "SoftwareKVM", "SoftwarePSP", "GuestImage",
+                "X86Defs",
+            ]),
         tests("CryptoTests", ["Crypto"]),
         tests("MemoryControllerTests", ["MemoryController", "SEVABI", "Crypto"]),
         tests("SoftwarePSPTests", ["SoftwarePSP", "MemoryController", "SEVABI", "Crypto", "Attestation"]),

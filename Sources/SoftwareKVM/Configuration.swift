@@ -25,9 +25,17 @@ extension SoftwareKVM {
         public var lockedMemoryLimit: UInt64?
         /// With a seed: give every *legal* variation of an answer a chance, such as a LAUNCH_UPDATE that stops early.
         public var variesLegalAnswers = false
+        /// What is wrong with the host.
+        public var scenario = HostScenario()
 
         /// A Milan-like machine with 16 GiB.
         public init() {}
+
+        /// A class of ASIDs: the platform's, or as many as a scenario leaves.
+        func asids(_ usual: ClosedRange<UInt32>, _ count: UInt32?) -> Range<UInt32> {
+            let usual = Range(usual)
+            return count.map { usual.lowerBound..<min(usual.upperBound, usual.lowerBound &+ $0) } ?? usual
+        }
 
         /// What the storage says of the machine takes the place of what was chosen, and the secure processor knows the
         /// processor that it is in.
@@ -37,7 +45,17 @@ extension SoftwareKVM {
                 let named = ProcessorProfile.machine(of: settings.product)
                 (profile.signature, profile.brand) = (named.signature, named.brand)
             }
-            platform.cpuid = CPUIDProfile(supported: profile.firmwareCPUID)
+            if let count = scenario.stateASIDCount { profile.minimumSEVASID = count &+ 1 }
+            if let count = scenario.memoryASIDCount { profile.asidCount = profile.minimumSEVASID &+ count &- 1 }
+            if let version = scenario.firmwareAPI {
+                (platform.apiMajor, platform.apiMinor, platform.build) = (
+                    version.apiMajor, version.apiMinor, version.build
+                )
+            }
+            if let version = scenario.reportedTCB { platform.committedTCB = version }
+            if let byteCount = scenario.systemMemoryByteCount { systemMemoryByteCount = byteCount }
+            if let limit = scenario.lockedMemoryLimit { lockedMemoryLimit = limit }
+            platform.cpuid = CPUIDProfile(supported: profile.firmwareCPUID.map { scenario.vouchedFor($0) })
         }
     }
 }

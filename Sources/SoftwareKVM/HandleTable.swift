@@ -17,7 +17,7 @@ enum OpenFile: Sendable {
 
 final class HandleTable: Sendable {
     /// RLIMIT_NOFILE of this kernel's process.
-    private static let limit = 65_536
+    static let limit = 65_536
     private struct State {
         var files: [OpenFile?] = [nil, nil, nil]
         var lowestFree = 3

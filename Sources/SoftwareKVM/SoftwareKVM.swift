@@ -26,6 +26,10 @@ public final class SoftwareKVM: HostKernel {
     let encryptedMemory: EncryptedUserMemory
     /// What the processor did not know how to execute, last: for messages, beside the bytes of the exit.
     package let lastUnimplemented = Mutex<String?>(nil)
+    /// Refusals by script.
+    let script: ScriptedAnswers
+    /// Requests on a VM that this kernel is too old for.
+    let unknownRequests: Set<IoctlRequest>
     private let counter = Atomic<UInt64>(0)
     private let random: Mutex<SplitMix64>
 
@@ -36,6 +40,8 @@ public final class SoftwareKVM: HostKernel {
         var configuration = configuration
         configuration.settle()
         self.configuration = configuration
+        script = ScriptedAnswers(configuration.scenario.answers)
+        unknownRequests = configuration.scenario.unknownRequests
         do {
             systemMemory = try SystemMemory(
                 byteCount: configuration.systemMemoryByteCount,
@@ -53,8 +59,10 @@ public final class SoftwareKVM: HostKernel {
             storage: configuration.platformStorage)
         encryptedMemory = EncryptedUserMemory(memory: systemMemory, user: user)
         secureProcessor = SecureProcessorDriver(
-            memory: systemMemory, processor: processor, stateASIDs: Range(configuration.platform.snpASIDs),
-            memoryASIDs: Range(configuration.platform.sevASIDs))
+            memory: systemMemory, processor: processor,
+            stateASIDs: configuration.asids(configuration.platform.snpASIDs, configuration.scenario.stateASIDCount),
+            memoryASIDs: configuration.asids(configuration.platform.sevASIDs, configuration.scenario.memoryASIDCount),
+            initializesSNP: configuration.scenario.initializesSNP, hasFreeASIDs: !configuration.scenario.hasASIDsInUse)
         random = Mutex(SplitMix64(state: configuration.seed ?? 0))
         let status = secureProcessor.initializePlatform()
         if status != .success {
@@ -71,15 +79,18 @@ public final class SoftwareKVM: HostKernel {
     // MARK: HostKernel
 
     public func open(_ node: DeviceNode) throws(Errno) -> KernelHandle {
+        if let errno = configuration.scenario.closedNodes[node] { throw errno }
         switch node {
-        case .kvm: try handles.insert(.system)
-        case .sev: try handles.insert(.sev)
-        case .memory: try handles.insert(.memory)
+        case .kvm: return try handles.insert(.system)
+        case .sev: return try handles.insert(.sev)
+        case .memory: return try handles.insert(.memory)
         }
     }
 
     public func ioctl(_ handle: KernelHandle, _ request: IoctlRequest, _ argument: IoctlArgument) throws(Errno) -> Int32
     {
+        // That of /dev/sev takes back the firmware's status, too.
+        if request != .sevIssueCommand, let refusal = script.refusal(of: [request.description]) { throw refusal.errno }
         switch handles[handle] {
         case .system: return try systemRequest(request, argument)
         case .sev: return try sevRequest(request, argument)
@@ -93,6 +104,7 @@ public final class SoftwareKVM: HostKernel {
 
     public func map(_ handle: KernelHandle, offset: Int64, byteCount: Int) throws(Errno) -> KernelMapping {
         if byteCount <= 0 || offset < 0 || offset & 4095 != 0 { throw .EINVAL }
+        if let refusal = script.refusal(of: ["mmap"]) { throw refusal.errno }
         if handle == .anonymous { return try KernelMapping.anonymous(byteCount: byteCount) }
         switch handles[handle] {
         case .vcpu(let vcpu, let vm):
@@ -132,6 +144,7 @@ public final class SoftwareKVM: HostKernel {
 
     /// With varied answers: a count below `count` at which to stop, sometimes.
     func shortProgress(below count: UInt64) -> UInt64? {
+        if let pages = configuration.scenario.pagesPerUpdate { return min(max(pages, 1), count) }
         guard configuration.variesLegalAnswers, count > 1 else { return nil }
         return random.withLock { random in
             let draw = random.next()

@@ -21,6 +21,7 @@ struct Run: ParsableCommand {
             Example: swift-snp-vmm run guest.img --memory 512M
             Example: swift-snp-vmm run --kernel /boot/vmlinuz --initrd initrd.cpio --cmdline "console=ttyS0 panic=-1 reboot=a"
             Example: swift-snp-vmm run guest.img --confidential sev-es --owner owner.socket --report out.html
+            Example: swift-snp-vmm run guest.img --scenario no-snp-in-bios
             Example: swift-snp-vmm run guest.img --disk root.img --disk data.img,ro
             """)
 
@@ -36,6 +37,7 @@ struct Run: ParsableCommand {
     @Option(
         help: "Who runs the guest: auto (the real kernel if it can do what is asked, else software), kvm or software.")
     var backend = BackendChoice.auto
+    @OptionGroup var scenarioOption: ScenarioOption
     @Option(
         name: .customLong("platform-state"),
         help: ArgumentHelp(
@@ -171,7 +173,8 @@ struct Run: ParsableCommand {
         preparation.finish("read \(source.form)")
 
         let backend = try Backend(
-            backend, technology: technology, memoryByteCount: description.memoryByteCount, platformState: platformState)
+            backend, technology: technology, memoryByteCount: description.memoryByteCount, platformState: platformState,
+            scenario: scenarioOption.load(backend))
         record.choose(backend)
         reporter.say(backend.announcement)
         // Said even when quiet: whoever watches must know what this run is worth.
@@ -183,43 +186,48 @@ struct Run: ParsableCommand {
                 kernel, digest: { follower.extend($0) }, details: { follower.details(of: $0) },
                 write: { file.write(line: $0) })
         }
-        let host = try Host(kernel)
-        try host.require(technology)
-        var certificateTable = technology == .snp ? backend.softwarePlatform?.lazyCertificates : nil
-        if let table = try certificates?.table(on: backend.kernel) { certificateTable = { table } }
-        description.cpuid = try host.guestCPUID(processorCount: guest.cpus, technology: technology)
-        if technology != nil { description.cBit = try requiredCBit(of: description) }
-        preparation.finish("host")
-
-        let plan = try source.plan(on: description)
-        preparation.finish("plan")
-        record.plan(plan, memoryByteCount: description.memoryByteCount)
-        if technology != nil {
-            follower.plan(plan)
-            let measured = MeasuredLaunch(of: plan)
-            record.expect(digest: measured.digestText)
-            preparation.finish("measure")
-            reporter.say("launch digest (measured before launch): \(measured.digestText)")
-            if let block = identity.identityBlock?.block, block.launchDigest != measured.digest {
-                reporter.say("note: the ID block was made for another launch digest, \(block.launchDigest)")
-            }
-        }
-        let bare = try bareMachine()
         do {
-            return try Machine(
-                host: host,
-                configuration: MachineConfiguration(
-                    technology: technology, memoryByteCount: description.memoryByteCount, plan: plan,
-                    cpuid: description.cpuid, identity: identity, certificateTable: certificateTable, devices: devices,
-                    bare: bare),
-                owner: owner, console: { console.write($0) },
-                observe: {
-                    reporter.hear($0)
-                    record.hear($0)
-                })
-        } catch {
-            (owner as? SocketOwner)?.end(because: error)
-            throw error
+            let host = try Host(kernel)
+            try host.require(technology)
+            var certificateTable = technology == .snp ? backend.softwarePlatform?.lazyCertificates : nil
+            if let table = try certificates?.table(on: backend.kernel) { certificateTable = { table } }
+            description.cpuid = try host.guestCPUID(processorCount: guest.cpus, technology: technology)
+            if technology != nil { description.cBit = try requiredCBit(of: description) }
+            preparation.finish("host")
+
+            let plan = try source.plan(on: description)
+            preparation.finish("plan")
+            record.plan(plan, memoryByteCount: description.memoryByteCount)
+            if technology != nil {
+                follower.plan(plan)
+                let measured = MeasuredLaunch(of: plan)
+                record.expect(digest: measured.digestText)
+                preparation.finish("measure")
+                reporter.say("launch digest (measured before launch): \(measured.digestText)")
+                if let block = identity.identityBlock?.block, block.launchDigest != measured.digest {
+                    reporter.say("note: the ID block was made for another launch digest, \(block.launchDigest)")
+                }
+            }
+            let bare = try bareMachine()
+            do {
+                return try Machine(
+                    host: host,
+                    configuration: MachineConfiguration(
+                        technology: technology, memoryByteCount: description.memoryByteCount, plan: plan,
+                        cpuid: description.cpuid, identity: identity, certificateTable: certificateTable,
+                        devices: devices,
+                        bare: bare),
+                    owner: owner, console: { console.write($0) },
+                    observe: {
+                        reporter.hear($0)
+                        record.hear($0)
+                    })
+            } catch {
+                (owner as? SocketOwner)?.end(because: error)
+                throw error
+            }
+        } catch let error as VMMError {
+            throw backend.diagnose(error, technology)
         }
     }
 

@@ -19,7 +19,7 @@ struct SwiftSNPVMM: ParsableCommand {
             """,
         subcommands: [
             Run.self, Measure.self, Verify.self, Report.self, Certs.self, IDBlockCommand.self, Owner.self,
-            Platform.self, ExplainError.self,
+            Platform.self, Doctor.self, ExplainError.self,
             Attack.self,
             Version.self,
         ])

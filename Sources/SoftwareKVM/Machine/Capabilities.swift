@@ -2,6 +2,15 @@
 
 import KVMABI
 
+extension SoftwareKVM {
+    /// The answer on this host. `type` is nil on the system handle.
+    func value(of capability: Capability, vmType type: VMType?) -> Int32 {
+        let scenario = configuration.scenario
+        if scenario.missingCapabilities.contains(capability) { return 0 }
+        return capability == .vmTypes ? scenario.vmTypesValue : capability.value(vmType: type)
+    }
+}
+
 extension Capability {
     /// The answer for this kernel. `type` is nil on the system handle.
     func value(vmType type: VMType?) -> Int32 {
@@ -23,7 +32,6 @@ extension Capability {
         case .adjustClock: return 2 | 4 | 8
         case .exitHypercall: return 1 << 12
         case .memoryAttributes: return hasPrivateMemory ? 8 : 0
-        case .vmTypes: return Self.vmTypesValue
         // A write to a read-only slot is emulated, which takes registers that the host can see.
         case .readOnlyMemory: return protectsState ? 0 : 1
         case .gpaBits: return 48
@@ -35,7 +43,4 @@ extension Capability {
         default: return 0
         }
     }
-
-    /// Default, SEV, SEV-ES, SNP.
-    static let vmTypesValue: Int32 = 1 << 0 | 1 << 2 | 1 << 3 | 1 << 4
 }

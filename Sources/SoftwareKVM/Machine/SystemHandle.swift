@@ -10,11 +10,13 @@ extension SoftwareKVM {
             return KVM.apiVersion
         case .createVM: return try createVM(argument.number)
         case .checkExtension:
-            return Capability(rawValue: UInt32(truncatingIfNeeded: argument.number)).value(vmType: nil)
+            return value(of: Capability(rawValue: UInt32(truncatingIfNeeded: argument.number)), vmType: nil)
         case .getVCPUMmapSize:
             if argument.number != 0 { throw .EINVAL }
             return Int32(VirtualCPU.mappingByteCount)
-        case .getSupportedCPUID: return try listCPUID(configuration.profile.supportedCPUID, argument)
+        case .getSupportedCPUID:
+            return
+                try listCPUID(configuration.scenario.shown(configuration.profile.supportedCPUID), argument)
         case .getMSRIndexList: return try listMSRs(MSRNumber.savedByVMM, argument)
         case .getMSRFeatureIndexList: return try listMSRs(MSRNumber.features, argument)
         case .getMSRs: return try readFeatureMSRs(argument)
@@ -25,8 +27,10 @@ extension SoftwareKVM {
     }
 
     private func createVM(_ number: UInt64) throws(Errno) -> Int32 {
-        guard number < 32, Capability.vmTypesValue & 1 << Int32(number) != 0 else { throw .EINVAL }
-        let vm = VirtualMachine(kernel: self, type: VMType(rawValue: UInt32(number)))
+        guard number < 32 else { throw .EINVAL }
+        let type = VMType(rawValue: UInt32(number))
+        guard configuration.scenario.makes(type) else { throw .EINVAL }
+        let vm = VirtualMachine(kernel: self, type: type)
         return try handles.insert(.vm(vm)).rawValue
     }
 
@@ -66,12 +70,15 @@ extension SoftwareKVM {
     /// Group KVM_X86_GRP_SEV; an unknown group or attribute is ENXIO.
     private func deviceAttribute(_ argument: IoctlArgument, reads: Bool) throws(Errno) -> Int32 {
         let attribute: KVMDeviceAttribute = try argument.load()
-        if attribute.group != KVMDeviceAttribute.groupSEV { throw .ENXIO }
+        guard attribute.group == KVMDeviceAttribute.groupSEV,
+            attribute.attribute < configuration.scenario.deviceAttributeCount
+        else { throw .ENXIO }
         let value: UInt64
         switch attribute.attribute {
         case KVMDeviceAttribute.sevVMSAFeatures: value = Self.supportedVMSAFeatures
-        case KVMDeviceAttribute.snpPolicyBits: value = Self.supportedPolicyBits
-        case KVMDeviceAttribute.snpCertificateRequests: value = 1
+        case KVMDeviceAttribute.snpPolicyBits:
+            value = configuration.scenario.vmTypes.contains(.snp) ? acceptedPolicyBits : 0
+        case KVMDeviceAttribute.snpCertificateRequests: value = configuration.scenario.vmTypes.contains(.snp) ? 1 : 0
         default: throw .ENXIO
         }
         if reads { try user.write(value.kernelBytes, to: attribute.address) }
@@ -81,5 +88,7 @@ extension SoftwareKVM {
     /// `kvm_sev_init.vmsa_features` bits accepted: the machine has neither debug swap nor Secure TSC.
     static var supportedVMSAFeatures: UInt64 { 0 }
     /// Policy bits accepted: minimum ABI, SMT, the reserved one, debug, single socket [SNP 4.3].
-    static var supportedPolicyBits: UInt64 { 0xffff | 1 << 16 | 1 << 17 | 1 << 19 | 1 << 20 }
+    var acceptedPolicyBits: UInt64 {
+        configuration.scenario.acceptedPolicyBits ?? (0xffff | 1 << 16 | 1 << 17 | 1 << 19 | 1 << 20)
+    }
 }

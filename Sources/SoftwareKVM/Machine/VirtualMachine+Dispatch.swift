@@ -4,9 +4,10 @@ import KVMABI
 
 extension VirtualMachine {
     func request(_ request: IoctlRequest, _ argument: IoctlArgument) throws(Errno) -> Int32 {
+        if kernel.unknownRequests.contains(request) { throw .ENOTTY }
         switch request {
         case .checkExtension:
-            return Capability(rawValue: UInt32(truncatingIfNeeded: argument.number)).value(vmType: type)
+            return kernel.value(of: Capability(rawValue: UInt32(truncatingIfNeeded: argument.number)), vmType: type)
         case .createVCPU: return try createVCPU(argument.number)
         case .setUserMemoryRegion:
             let old: KVMUserspaceMemoryRegion = try argument.load()

@@ -17,6 +17,7 @@ struct EncryptFailure: Error {
 extension VirtualMachine {
     /// The ioctl's argument is the address of a `kvm_sev_cmd`.
     func encryptOperation(_ argument: IoctlArgument) throws(Errno) -> Int32 {
+        if !kernel.configuration.scenario.hasSEV { throw .ENOTTY }
         // NULL asks whether SEV is there at all.
         if argument.number == 0 { return 0 }
         var command: KVMSEVCommand = try argument.load()
@@ -24,6 +25,9 @@ extension VirtualMachine {
         try locked { () throws(Errno) in
             if snp != nil && command.id < SEVCommandID.snpLaunchStart.rawValue { throw .EPERM }
             do throws(EncryptFailure) {
+                if let refusal = kernel.script.refusal(of: [SEVCommandID(rawValue: command.id).description]) {
+                    throw refusal
+                }
                 switch SEVCommandID(rawValue: command.id) {
                 case .initialize: try initializeLegacy(isES: false)
                 case .initializeES: try initializeLegacy(isES: true)

@@ -43,6 +43,7 @@ final class FirmwareBuffer {
     /// Zeroes for the firmware to write to.
     static func output(byteCount: Int, _ driver: SecureProcessorDriver) throws(EncryptFailure) -> FirmwareBuffer {
         let buffer = try FirmwareBuffer(driver, byteCount: byteCount)
+        guard driver.isSNPInitialized else { return buffer }
         for page in 0..<buffer.pageCount {
             guard driver.memory.rmpUpdate(buffer.page(page), .firmware) == .success else {
                 throw EncryptFailure(.EFAULT)

@@ -9,8 +9,9 @@ extension VirtualMachine {
         let argument = try commandData(KVMSNPLaunchStart.self, command)
         if snp.context != nil { throw EncryptFailure(.EINVAL) }
         if argument.flags != 0 { throw EncryptFailure(.EINVAL) }
-        if argument.policy & ~SoftwareKVM.supportedPolicyBits != 0 { throw EncryptFailure(.EINVAL) }
-        if argument.policy & GuestPolicy.reservedOneMask == 0 { throw EncryptFailure(.EINVAL) }
+        if argument.policy & ~kernel.acceptedPolicyBits != 0 { throw EncryptFailure(.EINVAL) }
+        let required = GuestPolicy.reservedOneMask | kernel.configuration.scenario.requiredPolicyBits
+        if argument.policy & required != required { throw EncryptFailure(.EINVAL) }
 
         let created = snp.driver.createContext()
         guard let context = created.context else { throw EncryptFailure(.ENOTTY, created.status) }

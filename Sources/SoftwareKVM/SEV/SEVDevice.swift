@@ -13,6 +13,8 @@ extension SoftwareKVM {
         if command.command > SEVDeviceCommand.snpVLEKLoad.rawValue { throw .EINVAL }
         var failure: EncryptFailure?
         do throws(EncryptFailure) {
+            let name = SEVDeviceCommand(rawValue: command.command).description
+            if let refusal = script.refusal(of: [name, IoctlRequest.sevIssueCommand.description]) { throw refusal }
             try secureProcessor.withCommandLock { () throws(EncryptFailure) in
                 try run(SEVDeviceCommand(rawValue: command.command), command.data)
             }

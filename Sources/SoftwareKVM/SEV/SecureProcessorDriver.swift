@@ -35,19 +35,25 @@ final class SecureProcessorDriver: Sendable {
         var trustedRegion: SPA?
     }
     private let platform = Mutex(Platform())
+    /// False on a host whose firmware never came to SNP.
+    private let initializesSNP: Bool
     /// `sev_cmd_mutex`. Order: this one, then `platform`.
     private let commandLock = Mutex(())
 
     /// - Parameters:
     ///   - stateASIDs: For SEV-ES and SNP guests.
     ///   - memoryASIDs: For SEV guests.
+    ///   - initializesSNP: SNP_INIT is tried.
+    ///   - hasFreeASIDs: No other guests have them all.
     init(
-        memory: SystemMemory, processor: SecureProcessor, stateASIDs: Range<UInt32>, memoryASIDs: Range<UInt32>
+        memory: SystemMemory, processor: SecureProcessor, stateASIDs: Range<UInt32>, memoryASIDs: Range<UInt32>,
+        initializesSNP: Bool = true, hasFreeASIDs: Bool = true
     ) {
         self.memory = memory
         self.processor = processor
         asidRanges = [.encryptedState: stateASIDs, .memoryOnly: memoryASIDs]
-        asids = Mutex(asidRanges.mapValues { ASIDs(free: Array($0)) })
+        asids = Mutex(asidRanges.mapValues { ASIDs(free: hasFreeASIDs ? Array($0) : []) })
+        self.initializesSNP = initializesSNP
     }
 
     /// A command of KVM's.
@@ -73,7 +79,7 @@ final class SecureProcessorDriver: Sendable {
     @discardableResult
     func initializePlatform() -> SEVStatus {
         let status: SEVStatus = platform.withLock { platform in
-            if platform.isSNPInitialized { return .success }
+            if platform.isSNPInitialized || !initializesSNP { return .success }
             var initEx = SNPInitEx().bytes
             let status = processor.submit(.snpInitializeEx, &initEx)
             platform.isSNPInitialized = status == .success
@@ -169,6 +175,11 @@ final class SecureProcessorDriver: Sendable {
         }
         forcedASID.withLock { $0 = asid }
     }
+
+    func asidCount(_ kind: ASIDClass) -> Int { asidRanges[kind]?.count ?? 0 }
+
+    /// Pages for the firmware are marked in the RMP from SNP_INIT on.
+    var isSNPInitialized: Bool { platform.withLock { $0.isSNPInitialized } }
 
     func hasASIDs(_ kind: ASIDClass) -> Bool { !(asidRanges[kind]?.isEmpty ?? true) }
 
