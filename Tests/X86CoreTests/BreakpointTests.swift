@@ -41,6 +41,24 @@ import X86Defs
         #expect(g[1] == 4)
     }
 
+    @Test("single-stepping traps behind every element of a string")
+    func steppedString() {
+        let g = guest(0, 0)
+        g.state.rflags |= 0x100
+        g.state.generalRegisters[1] = 3
+        g.state.generalRegisters[6] = Self.data
+        let bytes = code("rep lodsb; nop; hlt", "f3ac90f4")
+        for left: UInt64 in [2, 1] {
+            let e = g.fault(bytes)
+            #expect(e?.vector == 1)
+            #expect(e?.rip == Self.start)
+            #expect(g[1] == left)
+            for register in [1, 6] { g.state.generalRegisters[register] = g[register] }
+        }
+        #expect(g.fault(bytes)?.rip == Self.start + 2)
+        #expect(g[1] == 0)
+    }
+
     @Test("instruction breakpoints are faults that RF passes over")
     func instruction() {
         let g = guest(1, Self.start + 1)

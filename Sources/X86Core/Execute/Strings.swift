@@ -20,6 +20,8 @@ extension Processor {
         let segmented = u.index != 0
         let sourceIndex = Int(u.index) &- 1
         let backward = s.pointee.system_flags & RFLAGS.df != 0
+        // A trap behind every element [APM2 13.1.4].
+        let stepping = s.pointee.system_flags & RFLAGS.tf != 0
         let step = backward ? 0 &- UInt64(size) : UInt64(size)
         let user = userMode
         let usesSource = operation == .movs || operation == .lods || operation == .cmps
@@ -39,7 +41,7 @@ extension Processor {
         let repeatWhileEqual = u.scale == 1
         while count > 0 {
             // How many elements fit into the pages at hand.
-            var run = debugArmed ? 1 : count
+            var run = debugArmed || stepping ? 1 : count
             func limit(_ a: UInt64) {
                 let inPage = backward ? (a & 0xfff) / UInt64(size) &+ 1 : (0x1000 &- (a & 0xfff)) / UInt64(size)
                 run = min(run, inPage)
@@ -160,6 +162,11 @@ extension Processor {
             }
             if !repeated { break }
             if operation == .scas || operation == .cmps, flagZ(s) != repeatWhileEqual { break }
+            if stepping, count > 0 {
+                save()
+                s.pointee.rip = rip
+                return false
+            }
             if count > 0, s.pointee.budget < 0 {
                 save()
                 s.pointee.rip = rip
