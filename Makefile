@@ -4,8 +4,8 @@
 # make bench   boots the same guest under QEMU's emulator and under us, in turn, and compares
 # make encrypted-disk   boots a guest whose disk opens after attestation only
 #
-# Others: conformance-cpu, header-truth, guest, guest-amd64, firmware, fmt, fuzz, audit-unsafe, deps, clean. Variables: ARGS for run, FUZZ_ARGS, BENCH_ARGS,
-# GUEST_KERNEL and GUEST_CMDLINE for guest.
+# Others: conformance-cpu, header-truth, guest, guest-amd64, guest-debian, firmware, fmt, fuzz, audit-unsafe, deps, clean.
+# Variables: ARGS for run, FUZZ_ARGS, BENCH_ARGS, GUEST_KERNEL and GUEST_CMDLINE for guest.
 
 SWIFT ?= swift
 # Without colours the flags are the same on a terminal and in a log, and nothing is built twice.
@@ -23,7 +23,7 @@ SWIFT_FILES = Package.swift $(shell find Sources Tests Examples Firmware -name '
 # One thing at a time: two targets may both want apt, or the build folder.
 .NOTPARALLEL:
 
-.PHONY: run build test check bench conformance-cpu header-truth guest guest-amd64 firmware fmt fmt-check fuzz fuzz-smoke hot-loop audit-unsafe \
+.PHONY: run build test check bench conformance-cpu header-truth guest guest-amd64 guest-debian firmware fmt fmt-check fuzz fuzz-smoke hot-loop audit-unsafe \
         encrypted-disk deps deps-guest deps-bench deps-peers deps-report clean
 
 run: build guest
@@ -76,6 +76,12 @@ $(GUEST)/guest.img: $(GUEST_SOURCES) | deps-guest
 $(GUEST)/guest-amd64.img: $(GUEST_SOURCES) $(AGENT_SOURCES) | deps deps-guest
 	$(SWIFT_BUILD) --product snp-guest-agent
 	Firmware/guest/build.sh amd64 $(GUEST) $(BIN)/snp-guest-agent
+
+# Debian's programs behind the default guest's initramfs, and as a folder for the host: tests run them in both places.
+guest-debian: $(GUEST)/debian.cpio
+
+$(GUEST)/debian.cpio: $(GUEST)/guest.img $(wildcard Tests/DebianGuest/*) | deps deps-guest
+	Tests/DebianGuest/build.sh $(GUEST)
 
 # A disk that opens after attestation only, from making it to refusing it.
 encrypted-disk: build $(GUEST)/encrypted-disk.cpio
@@ -131,4 +137,4 @@ deps-peers:
 	@.ci/peers
 
 clean:
-	rm -rf .build .peers Firmware/build $(GUEST)/*.img $(GUEST)/*.cpio $(GUEST)/vmlinu[xz]-*
+	rm -rf .build .peers Firmware/build $(GUEST)/debian $(GUEST)/*.img $(GUEST)/*.cpio $(GUEST)/vmlinu[xz]-*

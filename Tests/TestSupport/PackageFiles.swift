@@ -68,6 +68,11 @@ public enum BuiltGuest {
     /// The initramfs of the encrypted-disk example (`make .guest/encrypted-disk.cpio`).
     public static var encryptedDisk: String? { present(".guest/encrypted-disk.cpio") }
 
+    /// The default guest's initramfs with Debian's programs behind it (`make guest-debian`).
+    public static var debianInitrd: String? { present(".guest/debian.cpio") }
+    /// The same programs as a folder, for the host.
+    public static var debianTree: String? { present(".guest/debian") }
+
     /// A flat test guest by the name of its source, such as "hello".
     public static func firmware(_ name: String) -> String? { present("Firmware/build/\(name).elf") }
 

@@ -1,0 +1,6 @@
+void level(void);
+int main(void)
+{
+    level();
+    return 0;
+}
