@@ -25,6 +25,8 @@ public enum KVM {
     public static let apiVersion: Int32 = 12
     /// `KVM_HC_MAP_GPA_RANGE`, the hypercall by which page state changes reach the VMM.
     public static let hypercallMapGPARange: UInt64 = 12
+    /// `KVM_HC_SEND_IPI`, an IPI to many.
+    public static let hypercallSendIPI: UInt64 = 10
     /// The bit of `KVM_CAP_EXIT_HYPERCALL` for ``hypercallMapGPARange``.
     public static let exitHypercallMapGPARange: UInt64 = 1 << 12
     /// The length of a page, of an RMP entry's unit and of every alignment at the seam, in bytes.

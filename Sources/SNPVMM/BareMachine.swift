@@ -56,7 +56,8 @@ struct BareDevices: Sendable {
             base: ConfigurationRAM.port, byteCount: ConfigurationRAM.portCount)
         ports.attach(keyboardController, base: 0x64, byteCount: 1)
         ports.attach(systemControl, base: 0x92, byteCount: 1)
-        ports.attach(resetControl, base: 0xcf9, byteCount: 1)
+        // With the ports of PCI's configuration space, where nothing is: it must not hear their doublewords.
+        ports.attach(resetControl, base: 0xcf8, byteCount: 8)
         ports.attach(PortLatch(), base: 0xe0, byteCount: 4)
         ports.attach(IgnoredPort(), base: 0xe4, byteCount: 4)
         ports.attach(

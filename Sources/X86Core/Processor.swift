@@ -84,9 +84,14 @@ public final class Processor {
     var bouncePieces: [BouncePiece] = []
     var leavingAfterBounce = false
     var pendingMMIOWrite: VMExit?
+    /// The same instruction's other stores to devices, for the next runs.
+    var laterMMIOWrites: [VMExit] = []
     /// The engine's access met a device.
-    var deviceHit: UInt64?
-    var completedMMIO: (gpa: UInt64, byteCount: Int, value: UInt64)?
+    var deviceHit: (gpa: UInt64, rip: UInt64)?
+    /// What the hypervisor has answered to the running instruction's loads from devices: all of it, and what the
+    /// instruction, which starts again after each answer, has not asked for yet.
+    var answeredReads: [DeviceRead] = []
+    var completedMMIO: [DeviceRead] = []
     var completedIO: UInt32?
     var injected: Event?
     /// Decoded code died since a rare instruction last looked: its block may be the running one.
@@ -101,6 +106,8 @@ public final class Processor {
     var watchedPages: [UInt64] = []
     var pendingDebug: UInt64 = 0
     var breakpointFault = false
+    /// The instruction that led to the last exit is done, and #DB follows it.
+    var trapBehindExit = false
     var retired: UInt64 = 0
 
     /// - Parameter group: The processors that share this one's memory; nil: there are none.
@@ -198,7 +205,7 @@ public final class Processor {
 
     /// IF set and no interrupt shadow: an injected interrupt would be taken at once.
     public var canTakeInterrupt: Bool {
-        s.pointee.system_flags & RFLAGS.if != 0 && s.pointee.shadow == 0 && injected == nil
+        s.pointee.system_flags & RFLAGS.if != 0 && s.pointee.shadow == 0 && !hasPendingEvent
     }
     /// Makes `run` return `.interruptWindow` as soon as ``canTakeInterrupt`` becomes true.
     public var interruptWindowRequested: Bool {
@@ -214,10 +221,12 @@ public final class Processor {
     public func injectException(vector: UInt8, errorCode: UInt32?) {
         injected = Event(vector: vector, errorCode: errorCode, kind: .exception)
     }
-    /// An injected event has not been delivered yet.
-    public var hasPendingEvent: Bool { injected != nil }
+    /// An injected event, or the trap behind the last instruction, has not been delivered yet.
+    public var hasPendingEvent: Bool { injected != nil || trapBehindExit }
     /// An NMI's handler has not returned yet: from ``injectNMI()`` to the next IRET [APM2 8.2.3].
     public internal(set) var nmiBlocked = false
+    /// Makes `run` return `.interrupt` behind the IRET that ends ``nmiBlocked``.
+    public var nmiWindowRequested = false
 
     // MARK: Completing exits
 
@@ -235,13 +244,18 @@ public final class Processor {
             put(s, Slot.gpr(2), value >> 32)
         }
         s.pointee.rip = instructionBehindExit
+        trapBehindExit = s.pointee.system_flags & RFLAGS.tf != 0
     }
     /// Completes a `.mmio` read: the instruction is finished with this value when this returns.
     public func completeMMIO(value: UInt64) {
         guard case .mmio(let gpa, let count, false, _) = exit else { return }
-        completedMMIO = (gpa, count, value)
+        answeredReads.append(DeviceRead(gpa: gpa, byteCount: count, value: value))
+        completedMMIO = answeredReads
         finishInstruction()
-        completedMMIO = nil
+        completedMMIO = []
+        // It may want another one; then it starts again with all of them.
+        if case .mmio(_, _, false, _)? = pendingExit { return }
+        answeredReads = []
     }
 
     // MARK: Time

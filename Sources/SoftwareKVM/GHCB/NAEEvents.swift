@@ -94,7 +94,7 @@ extension VirtualCPU {
     private func handleHypercall(_ session: GHCBSession) -> RunStep {
         var session = session
         switch hypercall(
-            session.rax, session.rbx, session.rcx, session.rdx, cpl: session.cpl, isLongMode: true)
+            session.rax, session.rbx, session.rcx, session.rdx, 0, cpl: session.cpl, isLongMode: true)
         {
         case .result(let value):
             session.rax = value
@@ -112,7 +112,9 @@ extension VirtualCPU {
     }
 
     /// KVM's hypercalls; unknown ones answer -KVM_ENOSYS.
-    func hypercall(_ number: UInt64, _ a0: UInt64, _ a1: UInt64, _ a2: UInt64, cpl: UInt64, isLongMode: Bool)
+    func hypercall(
+        _ number: UInt64, _ a0: UInt64, _ a1: UInt64, _ a2: UInt64, _ a3: UInt64, cpl: UInt64, isLongMode: Bool
+    )
         -> HypercallOutcome
     {
         let notPermitted = UInt64(bitPattern: -1)
@@ -133,7 +135,16 @@ extension VirtualCPU {
             runPage.hypercall = RunPage.Hypercall(
                 number: number, arguments: [a0, a1, a2, 0, 0, 0], flags: isLongMode ? 1 : 0)
             return .exit
+        case KVM.hypercallSendIPI: return .result(sendIPIs(to: a0, a1, from: a2, command: a3))
         default: return .result(unknown)
         }
+    }
+
+    /// KVM_HC_SEND_IPI: a bitmap of 128 APIC ids from `first` on, and an ICR. Returns how many took it.
+    private func sendIPIs(to low: UInt64, _ high: UInt64, from first: UInt64, command: UInt64) -> UInt64 {
+        // A destination mode or a shorthand makes no sense beside the bitmap.
+        if command & 0xc0800 != 0 { return UInt64(bitPattern: -22) }
+        guard first <= UInt64(UInt32.max) else { return 0 }
+        return vm.withInterrupts { $0.deliver(command: UInt32(truncatingIfNeeded: command), low, high, from: first) }
     }
 }

@@ -99,13 +99,28 @@ struct InterruptController {
         return count
     }
 
+    /// KVM_HC_SEND_IPI: to the local APICs whose ids the two words name, counted from `first`.
+    mutating func deliver(command: UInt32, _ low: UInt64, _ high: UInt64, from first: UInt64) -> UInt64 {
+        guard let mode = DeliveryMode(rawValue: UInt8(truncatingIfNeeded: command >> 8) & 7) else { return 0 }
+        let message = InterruptMessage(
+            vector: UInt8(truncatingIfNeeded: command), mode: mode, destination: 0, isLogical: false,
+            isLevelTriggered: command & 0x8000 != 0)
+        var count: UInt64 = 0
+        for index in apics.indices where apics[index].isEnabled {
+            let bit = UInt64(apics[index].id) &- first
+            guard bit < 128, (bit < 64 ? low : high) >> (bit & 63) & 1 != 0 else { continue }
+            if accept(message, at: index) { count += 1 }
+        }
+        return count
+    }
+
     private mutating func accept(_ message: InterruptMessage, at index: Int) -> Bool {
         switch message.mode {
         case .fixed, .lowestPriority:
             guard apics[index].accept(vector: message.vector, levelTriggered: message.isLevelTriggered) else {
                 return false
             }
-        case .nmi: apics[index].nmiPending = true
+        case .nmi: apics[index].nmiCount = min(2, apics[index].nmiCount + 1)
         case .initialize:
             apics[index].initPending = true
             apics[index].startupVector = nil

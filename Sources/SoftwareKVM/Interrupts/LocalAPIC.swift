@@ -26,7 +26,12 @@ struct LocalAPIC {
     /// IA32_TSC_DEADLINE, 0 = disarmed.
     private(set) var tscDeadline: UInt64 = 0
 
-    var nmiPending = false
+    /// NMIs that wait: two at most, as KVM keeps them, and one while the handler runs.
+    var nmiCount = 0
+    var nmiPending: Bool {
+        get { nmiCount > 0 }
+        set { nmiCount = newValue ? max(nmiCount, 1) : 0 }
+    }
     /// INIT has come, and after it a SIPI with this vector.
     var initPending = false
     var startupVector: UInt8?
@@ -169,7 +174,8 @@ struct LocalAPIC {
         case APICRegister.lvtTimer:
             let oldMode = timerMode
             self[offset] = (value & 0x710ff) | maskIfDisabled
-            if timerMode != oldMode {
+            // One-shot and periodic share a countdown: what has begun goes on.
+            if (timerMode == 2) != (oldMode == 2) {
                 timerDeadline = nil
                 tscDeadline = 0
                 self[APICRegister.timerInitial] = 0
@@ -185,9 +191,9 @@ struct LocalAPIC {
             self[offset] = value
             startTimer(now: now)
         case APICRegister.timerDivide:
-            let remaining = currentCount(now: now)
+            let remaining = currentCount(now: now), before = divisor
             self[offset] = value & 0xb
-            if timerDeadline != nil { restartTimer(count: remaining, now: now) }
+            if timerDeadline != nil, timerMode != 2, divisor != before { restartTimer(count: remaining, now: now) }
         case APICRegister.selfIPI:
             if !isX2APIC { return Effect.none }
             return .interprocessorInterrupt(command: 0x40000 | (value & 0xff), destination: 0)
@@ -223,6 +229,7 @@ struct LocalAPIC {
         if value >> 32 != 0 { return nil }
         // [APM2 16.11.1] Only zero may be written to EOI.
         if offset == APICRegister.eoi && value != 0 { return nil }
+        if offset == APICRegister.selfIPI && value > 0xff { return nil }
         if offset > APICRegister.selfIPI { return nil }
         return write(offset, UInt32(truncatingIfNeeded: value), now: now)
     }
@@ -352,6 +359,7 @@ struct LocalAPIC {
     mutating func advanceTimer(now: UInt64) -> Bool {
         guard let deadline = timerDeadline, deadline <= now else { return false }
         if timerMode == 1 && timerPeriod != 0 {
+            timerPeriod = max(timerPeriod, 200_000)
             // Missed periods are dropped, the phase is kept.
             let late = now - deadline
             timerDeadline = deadline &+ (late / timerPeriod &+ 1) &* timerPeriod

@@ -96,14 +96,24 @@ extension ProcessorProfile {
                 0x8000_001f, a: bits(1, 3, 4, 10), b: UInt32(cBitPosition) | UInt32(lostAddressBits) << 6,
                 c: asidCount, d: minimumSEVASID),
         ]
+        // TSC_DEADLINE and TSC_ADJUST, which KVM makes itself.
+        for n in entries.indices {
+            if entries[n].function == 1 { entries[n].ecx |= Self.deadlineTimer }
+            if entries[n].function == 7 { entries[n].ebx |= Self.tscAdjust }
+        }
         return entries
     }
 
-    /// The same list as the firmware compares a guest's CPUID page with: without the hypervisor's own leaves.
+    private static let deadlineTimer: UInt32 = 1 << 24
+    private static let tscAdjust: UInt32 = 1 << 1
+
+    /// The same list as the firmware compares a guest's CPUID page with: without the hypervisor's own leaves and bits.
     var firmwareCPUID: [CPUIDTableEntry] {
         supportedCPUID.filter { $0.function >> 28 != 4 }.map {
             CPUIDTableEntry(
-                function: $0.function, index: $0.index, eax: $0.eax, ebx: $0.ebx, ecx: $0.ecx, edx: $0.edx)
+                function: $0.function, index: $0.index, eax: $0.eax,
+                ebx: $0.function == 7 ? $0.ebx & ~Self.tscAdjust : $0.ebx,
+                ecx: $0.function == 1 ? $0.ecx & ~Self.deadlineTimer : $0.ecx, edx: $0.edx)
         }
     }
 }

@@ -5,6 +5,8 @@ enum MSRNumber {
     static let tsc: UInt32 = 0x10
     static let apicBase: UInt32 = 0x1b
     static let tscAdjust: UInt32 = 0x3b
+    static let speculationControl: UInt32 = 0x48
+    static let predictionCommand: UInt32 = 0x49
     static let microcodeRevision: UInt32 = 0x8b
     static let mtrrCapabilities: UInt32 = 0xfe
     static let miscEnable: UInt32 = 0x1a0
@@ -44,7 +46,6 @@ enum MSRNumber {
     /// Registers that read as zero and swallow writes: there is nothing behind them in a guest.
     static let harmless: Set<UInt32> = [
         0x17,  // platform id
-        0x48, 0x49,  // SPEC_CTRL, PRED_CMD
         0x122,  // TSX_CTRL
         0x179, 0x17a, 0x17b,  // machine check: no banks
         0x1d9, 0x1db, 0x1dc, 0x1dd, 0x1de,  // debug control, last branch

@@ -10,7 +10,10 @@ extension VirtualCPU {
         let now = HostClock.monotonic
         switch number {
         case MSRNumber.tsc: return tsc
-        case MSRNumber.tscAdjust: return hostInitiated ? msrs.tscAdjust : nil
+        case MSRNumber.tscAdjust: return msrs.tscAdjust
+        // There is nothing behind them; who is not told of them does not find them.
+        case MSRNumber.speculationControl: return hostInitiated || announcesSpeculationControl ? 0 : nil
+        case MSRNumber.predictionCommand: return hostInitiated ? 0 : nil
         case MSRNumber.apicBase: return apicBase
         case MSRNumber.microcodeRevision: return msrs.microcodeRevision
         // Eight variable ranges, fixed ranges, write combining.
@@ -40,11 +43,20 @@ extension VirtualCPU {
         let now = HostClock.monotonic
         switch number {
         case MSRNumber.tsc:
+            let before = tscOffsetNow
             tsc = value
+            if !hostInitiated { msrs.tscAdjust = msrs.tscAdjust &+ (tscOffsetNow &- before) }
             requestClockUpdate()
         case MSRNumber.tscAdjust:
-            guard hostInitiated else { return false }
+            // Ignored where CPUID does not announce it [KVM kvm_set_msr_common].
+            guard hostInitiated || (cpuidEntry(7, 0)?.ebx ?? 0) & 1 << 1 != 0 else { return true }
+            if !hostInitiated {
+                moveTSC(by: value &- msrs.tscAdjust)
+                requestClockUpdate()
+            }
             msrs.tscAdjust = value
+        case MSRNumber.speculationControl, MSRNumber.predictionCommand:
+            return hostInitiated || announcesSpeculationControl
         case MSRNumber.apicBase: return setAPICBase(value, hostInitiated: hostInitiated)
         case MSRNumber.microcodeRevision:
             // A guest's attempt to load microcode is ignored.
@@ -100,6 +112,12 @@ extension VirtualCPU {
         default: return writeProcessorMSR(number, value)
         }
         return true
+    }
+
+    /// IBRS, STIBP or SSBD, by the bits of either vendor.
+    private var announcesSpeculationControl: Bool {
+        (cpuidEntry(7, 0)?.edx ?? 0) & (1 << 26 | 1 << 27 | 1 << 31) != 0
+            || (cpuidEntry(0x8000_0008, 0)?.ebx ?? 0) & (1 << 12 | 1 << 14 | 1 << 15 | 1 << 24) != 0
     }
 
     // MARK: MSRs of the processor

@@ -170,8 +170,10 @@ extension VirtualCPU {
             // Guests with encrypted state report the end of the handler themselves [GHCB 4.1.3].
             nmiMasked = protectsState
             processor.injectNMI()
+            processor.nmiWindowRequested = !protectsState && waitsForNMIWindow()
             return
         }
+        processor.nmiWindowRequested = deliverable && processor.nmiBlocked && waitsForNMIWindow()
         guard deliverable || queuedVector != nil || (!hasLAPIC && runPage.requestInterruptWindow != 0) else {
             if processor.interruptWindowRequested { processor.interruptWindowRequested = false }
             return
@@ -190,6 +192,15 @@ extension VirtualCPU {
         }
     }
 
+    /// Does an NMI wait for the end of another one's handler? No more than one may [KVM process_nmi].
+    private func waitsForNMIWindow() -> Bool {
+        vm.interrupts.withLock { controller in
+            guard controller.apics.indices.contains(index), controller.apics[index].nmiPending else { return false }
+            controller.apics[index].nmiCount = 1
+            return true
+        }
+    }
+
     private func takeNMI() -> Bool {
         if nmiPendingWithoutLAPIC {
             nmiPendingWithoutLAPIC = false
@@ -197,7 +208,7 @@ extension VirtualCPU {
         }
         return vm.interrupts.withLock { controller in
             guard controller.apics.indices.contains(index), controller.apics[index].nmiPending else { return false }
-            controller.apics[index].nmiPending = false
+            controller.apics[index].nmiCount -= 1
             return true
         }
     }
@@ -258,7 +269,7 @@ extension VirtualCPU {
             return .exit(.mmio)
         case .vmmcall:
             switch hypercall(
-                processor[0], processor[3], processor[1], processor[2], cpl: UInt64(processor.cpl),
+                processor[0], processor[3], processor[1], processor[2], processor[6], cpl: UInt64(processor.cpl),
                 isLongMode: processor.isLongMode)
             {
             case .result(let value): processor[0] = value

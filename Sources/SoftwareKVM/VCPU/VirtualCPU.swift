@@ -339,6 +339,17 @@ package final class VirtualCPU: @unchecked Sendable {
         }
     }
 
+    /// What is added to the host's clock.
+    var tscOffsetNow: UInt64 { processor?.tscOffset ?? tscOffset }
+
+    func moveTSC(by difference: UInt64) {
+        if let processor {
+            processor.tscOffset = processor.tscOffset &+ difference
+        } else {
+            tscOffset = tscOffset &+ difference
+        }
+    }
+
     // MARK: GHCB MSR
 
     var ghcbMSR: UInt64 {

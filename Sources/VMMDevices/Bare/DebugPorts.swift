@@ -58,10 +58,22 @@ public final class ResetPorts: BusDevice {
 
     public var isRequested: Bool { requested.withLock { $0 } }
 
-    /// The controller's buffers are empty; A20 is on.
-    public func read(offset: UInt64, byteCount: Int) -> UInt64 { kind == .systemControl ? 2 : 0 }
+    /// The controller's buffers are empty; A20 is on; no PCI answers.
+    public func read(offset: UInt64, byteCount: Int) -> UInt64 {
+        switch kind {
+        case .keyboardController: 0
+        case .systemControl: 2
+        case .resetControl: isOwn(offset, byteCount) ? 0 : .max
+        }
+    }
+
+    /// Port 0xCF9 lies in the middle of PCI's address register, and hears bytes only.
+    private func isOwn(_ offset: UInt64, _ byteCount: Int) -> Bool {
+        kind != .resetControl || offset == 1 && byteCount == 1
+    }
 
     public func write(offset: UInt64, byteCount: Int, value: UInt64) {
+        guard isOwn(offset, byteCount) else { return }
         let resets: Bool =
             switch kind {
             case .keyboardController: value & 0xff == 0xfe

@@ -27,6 +27,11 @@ extension Processor {
             pendingExit = nil
             return exit
         }
+        if !laterMMIOWrites.isEmpty {
+            exit = laterMMIOWrites.removeFirst()
+            return exit
+        }
+        if trapBehindExit, !deliverTrapBehindExit() { return exit }
         if let event = injected {
             injected = nil
             s.pointee.shadow = 0
@@ -60,9 +65,10 @@ extension Processor {
             repeatUops()
             if stepping || stepAfterAll || pendingDebug != 0 { debugTrap(stepping: stepping) }
             switch Int(s.pointee.leave) {
-            case Int(X86_LEAVE_LOOKUP): break
+            case Int(X86_LEAVE_LOOKUP), Int(X86_LEAVE_CHECK): if s.pointee.budget < 0 { return .interrupt }
             case Int(X86_LEAVE_BUDGET): return .interrupt
             case Int(X86_LEAVE_EXCEPTION):
+                pendingMMIOWrite = nil
                 var event = preparedException
                 event.isDebugFault = breakpointFault
                 breakpointFault = false
@@ -70,10 +76,30 @@ extension Processor {
                 // A handler that faults on its first byte would otherwise keep this loop for ever.
                 s.pointee.budget &-= 1
                 if s.pointee.budget < 0 { return .interrupt }
-            case Int(X86_LEAVE_EXIT): return exit
+            case Int(X86_LEAVE_EXIT):
+                if stepping || stepAfterAll || pendingDebug != 0 { noteTrapBehindExit() }
+                return exit
             default: break
             }
         }
+    }
+
+    /// An instruction that ends with an exit is followed by its traps as any other: once the exit is over.
+    private func noteTrapBehindExit() {
+        switch exit {
+        case .cpuid, .vmmcall, .mmio(_, _, true, _): trapBehindExit = true
+        default: break
+        }
+    }
+
+    /// False: an exit has been prepared.
+    private func deliverTrapBehindExit() -> Bool {
+        trapBehindExit = false
+        stepSuppressed = false
+        stepAfterAll = false
+        s.pointee.leave = UInt32(X86_LEAVE_LOOKUP)
+        debugTrap(stepping: s.pointee.system_flags & RFLAGS.tf != 0)
+        return s.pointee.leave != UInt32(X86_LEAVE_EXCEPTION) || deliver(preparedException)
     }
 
     /// Makes `run` return `.interrupt` at the next block.
@@ -105,7 +131,9 @@ extension Processor {
         switch Int(s.pointee.leave) {
         case Int(X86_LEAVE_EXCEPTION):
             if !deliver(preparedException) { pendingExit = exit }
-        case Int(X86_LEAVE_EXIT): pendingExit = exit
+        case Int(X86_LEAVE_EXIT):
+            pendingExit = exit
+            if s.pointee.system_flags & RFLAGS.tf != 0 || pendingDebug != 0 { noteTrapBehindExit() }
         default:
             retired &+= 1
             if s.pointee.system_flags & RFLAGS.tf != 0 || pendingDebug != 0 {

@@ -109,6 +109,9 @@ extension Processor {
         s.pointee.shadow = 0
         injected = nil
         completedIO = nil
-        completedMMIO = nil
+        completedMMIO = []
+        answeredReads = []
+        laterMMIOWrites = []
+        trapBehindExit = false
     }
 }

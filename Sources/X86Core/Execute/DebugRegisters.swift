@@ -104,7 +104,7 @@ extension Processor {
     }
 
     /// B0 to B3 say only what happened last; the others stay until software clears them.
-    private func setDebugStatus(_ bits: UInt64) { s.pointee.dr.6 = s.pointee.dr.6 & ~15 | bits }
+    func setDebugStatus(_ bits: UInt64) { s.pointee.dr.6 = s.pointee.dr.6 & ~15 | bits }
 
     /// May this address be in the jump cache? With five levels of paging only those that look as with four.
     func hasJumpKey(_ rip: UInt64) -> Bool {

@@ -266,14 +266,16 @@ extension Processor {
         return markAccessed(d, address, at: rip) ? segment : nil
     }
 
-    /// On the way to a less privileged level: data segments that it may not have become null.
+    /// On the way to a less privileged level: data segments that it may not have become null. The bases of FS and GS stay,
+    /// as processors keep them.
     private func dropPrivilegedSegments() {
         let cpl = UInt16(s.pointee.cpl)
         for index in [SegmentIndex.es, .ds, .fs, .gs] {
             let segment = segmentRegister(index.rawValue)
             let isConforming = segment.attributes & 0x1c == 0x1c
             if segment.attributes & 0x80 != 0, !isConforming, (segment.attributes &>> 5) & 3 < cpl {
-                setSegment(index, x86_segment(base: 0, limit: 0, selector: 0, attributes: 0))
+                let base = index == .fs ? s.pointee.fs_base : index == .gs ? s.pointee.gs_base : 0
+                setSegment(index, x86_segment(base: base, limit: 0, selector: 0, attributes: 0))
             }
         }
     }
@@ -320,7 +322,10 @@ extension Processor {
             if isLongModeActive { return fault(13, 0, at: rip) }
             return refuseTaskSwitch(at: rip)
         }
-        nmiBlocked = false
+        if nmiBlocked {
+            nmiBlocked = false
+            if nmiWindowRequested { endSlice() }
+        }
         var stack = currentStack
         guard let pointer = pop(&stack, byteCount, at: rip), let cs = pop(&stack, byteCount, at: rip),
             var flags = pop(&stack, byteCount, at: rip)

@@ -140,6 +140,9 @@ extension Processor {
     /// INT1: #DB as a trap, whatever the gate's privilege.
     func debugInstruction(at rip: UInt64, next: UInt64) {
         s.pointee.rip = next
+        // What MOV SS has put off comes with it.
+        if pendingDebug != 0 { setDebugStatus(pendingDebug) }
+        pendingDebug = 0
         if deliver(Event(vector: 1, errorCode: nil, kind: .exception), faultsAt: rip) {
             stepSuppressed = true
             s.pointee.leave = UInt32(X86_LEAVE_LOOKUP)

@@ -79,9 +79,10 @@ extension Processor {
             var value: UInt64 = 0
             if input {
                 // The store must be possible before the port is read.
-                guard linearPointer(linear, .write, user: userMode, at: rip) != nil,
-                    linearPointer(linear &+ UInt64(byteCount &- 1), .write, user: userMode, at: rip) != nil
-                else { return false }
+                for place in [linear, linear &+ UInt64(byteCount &- 1)]
+                where linearPointer(place, .write, user: userMode, at: rip) == nil && takeDeviceHit() == nil {
+                    return false
+                }
             } else {
                 guard let v = readInteger(linear, byteCount, at: rip) else { return false }
                 value = v
@@ -109,6 +110,11 @@ extension Processor {
         let left = (count &- 1) & mask
         putSized(Slot.gpr(1), left, width)
         if left == 0 { return true }
+        if let exit = pendingMMIOWrite {
+            pendingMMIOWrite = nil
+            prepareExit(exit, at: rip)
+            return false
+        }
         s.pointee.rip = rip
         s.pointee.link = nil
         s.pointee.leave = UInt32(X86_LEAVE_CHECK)

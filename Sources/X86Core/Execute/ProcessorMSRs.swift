@@ -50,7 +50,8 @@ extension Processor {
 
     func writeProcessorMSR(_ index: UInt32, _ value: UInt64) -> MSRWrite {
         switch index {
-        case 0x10: tsc = value
+        // KVM keeps TSC_ADJUST beside it.
+        case 0x10: return .foreign
         case 0x174: s.pointee.sysenter_cs = value
         case 0x175: s.pointee.sysenter_esp = value
         case 0x176: s.pointee.sysenter_eip = value

@@ -111,7 +111,7 @@ extension Processor {
         let top = (stack.pointer &- byteCount) & stack.mask
         stack.pointer = stack.pointer & ~stack.mask | top
         guard isAligned(stack, 0), let probe = stackAddress(stack, top, step, write: true, at: rip),
-            linearPointer(probe, .write, user: userMode, at: rip) != nil
+            linearPointer(probe, .write, user: userMode, at: rip) != nil || takeDeviceHit() != nil
         else { return false }
         putSized(Slot.rbp, frame, step == 2 ? 2 : stack.mask == 0xffff ? 2 : step)
         commit(stack)

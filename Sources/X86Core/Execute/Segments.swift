@@ -146,6 +146,10 @@ extension Processor {
             }
             guard let high: UInt64 = read(address &+ 8, user: false, at: rip) else { return false }
             segment.base |= (high & 0xffff_ffff) &<< 32
+            guard isCanonical(segment.base) else {
+                prepareException(13, error: UInt32(selector & ~3), at: rip)
+                return false
+            }
         }
         let type = segment.attributes & 0x1f
         guard type == (task ? 9 : 2) || task && type == 1 && !isLongModeActive else {

@@ -139,6 +139,8 @@ extension Processor {
             count &-= run
             if usesSource { rsi = (rsi &+ step &* run) & addressMask }
             if usesTarget { rdi = (rdi &+ step &* run) & addressMask }
+            // The next element's loads from a device are others.
+            answeredReads = completedMMIO
             s.pointee.budget &-= Int64(truncatingIfNeeded: run &>> 3)
             if let exit = pendingMMIOWrite {
                 pendingMMIOWrite = nil

@@ -105,6 +105,8 @@ extension Processor {
             return encrypted ? vc(0x6f) : gp()
         case .hlt:
             guard privileged else { return gp() }
+            // The single-step trap would wake it at once.
+            if s.pointee.system_flags & RFLAGS.tf != 0 { return proceed(check: true) }
             s.pointee.shadow = 0
             return leave(.halt, at: next)
         case .pause:

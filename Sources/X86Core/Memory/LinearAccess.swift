@@ -20,7 +20,7 @@ extension Processor {
             return nil
         }
         guard case .memory(let p, let storable) = found else {
-            if case .device(let gpa) = found { deviceHit = gpa }
+            if case .device(let gpa) = found { deviceHit = (gpa, s.pointee.rip) }
             prepareUnimplemented("a device access by this instruction", at: rip)
             return nil
         }
@@ -35,42 +35,70 @@ extension Processor {
         return p + Int(a & 0xfff)
     }
 
+    /// Where one page's part of an access goes.
+    private enum Place {
+        case memory(UnsafeMutableRawPointer)
+        case device(UInt64)
+    }
+
+    /// nil: an exception has been prepared.
+    private func place(_ a: UInt64, _ access: Access, user: Bool, at rip: UInt64) -> Place? {
+        if let p = linearPointer(a, access, user: user, at: rip) { return .memory(p) }
+        return takeDeviceHit().map { .device($0) }
+    }
+
     func read<T: Word>(_ a: UInt64, as type: T.Type = T.self, user: Bool, at rip: UInt64) -> T? {
         let size = MemoryLayout<T>.size
         let inFirst = Int(0x1000 &- (a & 0xfff))
-        guard let p = linearPointer(a, .read, user: user, at: rip) else {
-            guard let gpa = takeDeviceHit(), inFirst >= size else { return nil }
-            return readDevice(gpa, size, at: rip).map { T(truncatingIfNeeded: $0) }
-        }
+        guard let first = place(a, .read, user: user, at: rip) else { return nil }
         if debugArmed { noteDataAccess(a, size, write: false) }
-        if inFirst >= size { return p.loadUnaligned(as: T.self) }
-        guard let q = linearPointer(a &+ UInt64(inFirst), .read, user: user, at: rip) else { return nil }
-        var value: T = 0
-        withUnsafeMutableBytes(of: &value) {
-            $0.baseAddress!.copyMemory(from: p, byteCount: inFirst)
-            ($0.baseAddress! + inFirst).copyMemory(from: q, byteCount: size &- inFirst)
+        if inFirst >= size {
+            switch first {
+            case .memory(let p): return p.loadUnaligned(as: T.self)
+            case .device(let gpa): return readDevice(gpa, size, at: rip).map { T(truncatingIfNeeded: $0) }
+            }
         }
-        return value
+        guard let second = place(a &+ UInt64(inFirst), .read, user: user, at: rip),
+            let low = readPart(first, inFirst, at: rip), let high = readPart(second, size &- inFirst, at: rip)
+        else { return nil }
+        return T(truncatingIfNeeded: low | high &<< UInt64(8 &* inFirst))
     }
 
     func write<T: Word>(_ a: UInt64, _ value: T, user: Bool, at rip: UInt64) -> Bool {
         let size = MemoryLayout<T>.size
         let inFirst = Int(0x1000 &- (a & 0xfff))
-        guard let p = linearPointer(a, .write, user: user, at: rip) else {
-            guard let gpa = takeDeviceHit(), inFirst >= size else { return false }
-            return writeDevice(gpa, size, UInt64(truncatingIfNeeded: value), at: rip)
-        }
+        guard let first = place(a, .write, user: user, at: rip) else { return false }
         if debugArmed { noteDataAccess(a, size, write: true) }
         if inFirst >= size {
-            p.storeBytes(of: value, as: T.self)
+            switch first {
+            case .memory(let p): p.storeBytes(of: value, as: T.self)
+            case .device(let gpa): writeDevice(gpa, size, UInt64(truncatingIfNeeded: value))
+            }
             return true
         }
-        guard let q = linearPointer(a &+ UInt64(inFirst), .write, user: user, at: rip) else { return false }
-        withUnsafeBytes(of: value) {
-            p.copyMemory(from: $0.baseAddress!, byteCount: inFirst)
-            q.copyMemory(from: $0.baseAddress! + inFirst, byteCount: size &- inFirst)
-        }
+        guard let second = place(a &+ UInt64(inFirst), .write, user: user, at: rip) else { return false }
+        let value = UInt64(truncatingIfNeeded: value)
+        writePart(first, inFirst, value)
+        writePart(second, size &- inFirst, value &>> UInt64(8 &* inFirst))
         return true
+    }
+
+    /// Fewer than 8 bytes at the end or the start of a page.
+    private func readPart(_ place: Place, _ byteCount: Int, at rip: UInt64) -> UInt64? {
+        switch place {
+        case .memory(let p):
+            var value: UInt64 = 0
+            withUnsafeMutableBytes(of: &value) { $0.baseAddress!.copyMemory(from: p, byteCount: byteCount) }
+            return value
+        case .device(let gpa): return readDevice(gpa, byteCount, at: rip)
+        }
+    }
+
+    private func writePart(_ place: Place, _ byteCount: Int, _ value: UInt64) {
+        switch place {
+        case .memory(let p): withUnsafeBytes(of: value) { p.copyMemory(from: $0.baseAddress!, byteCount: byteCount) }
+        case .device(let gpa): writeDevice(gpa, byteCount, value & ((1 &<< UInt64(8 &* byteCount)) &- 1))
+        }
     }
 
     var userMode: Bool { s.pointee.cpl == 3 }
@@ -79,8 +107,10 @@ extension Processor {
 
     /// The device that the last ``linearPointer(_:_:user:at:)`` met, which then counts as handled.
     func takeDeviceHit() -> UInt64? {
-        guard let gpa = deviceHit else { return nil }
+        guard let (gpa, blockRIP) = deviceHit else { return nil }
         deviceHit = nil
+        // As if no exit had been prepared: while a block runs, RIP is its start.
+        s.pointee.rip = blockRIP
         s.pointee.leave = UInt32(X86_LEAVE_LOOKUP)
         return gpa
     }
@@ -93,15 +123,13 @@ extension Processor {
         return nil
     }
 
-    /// A store to a device. What the hypervisor must see leaves behind the instruction, so there can be only one.
-    private func writeDevice(_ gpa: UInt64, _ byteCount: Int, _ value: UInt64, at rip: UInt64) -> Bool {
-        if memory.deviceWrite(gpa: gpa, byteCount: byteCount, value: value) { return true }
-        guard pendingMMIOWrite == nil else {
-            pendingMMIOWrite = nil
-            prepareUnimplemented("several stores to a device by one instruction", at: rip)
-            return false
+    /// A store to a device. What the hypervisor must see leaves behind the instruction.
+    func writeDevice(_ gpa: UInt64, _ byteCount: Int, _ value: UInt64) {
+        if memory.deviceWrite(gpa: gpa, byteCount: byteCount, value: value) {
+            // It may have raised an interrupt for this very processor.
+            return endSlice()
         }
-        pendingMMIOWrite = .mmio(gpa: gpa, byteCount: byteCount, write: true, value: value)
-        return true
+        let exit = VMExit.mmio(gpa: gpa, byteCount: byteCount, write: true, value: value)
+        if pendingMMIOWrite == nil { pendingMMIOWrite = exit } else { laterMMIOWrites.append(exit) }
     }
 }

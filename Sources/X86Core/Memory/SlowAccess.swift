@@ -23,6 +23,13 @@ func processor(_ s: CPU) -> Processor {
     Unmanaged<Processor>.fromOpaque(s.pointee.owner.unsafelyUnwrapped).takeUnretainedValue()
 }
 
+/// An answered load from a device.
+struct DeviceRead {
+    var gpa: UInt64
+    var byteCount: Int
+    var value: UInt64
+}
+
 /// One contiguous part of a bounced access.
 struct BouncePiece {
     var host: UnsafeMutableRawPointer?
@@ -87,7 +94,8 @@ extension Processor {
                 return ip
             }
             guard case .device(let gpa) = found else { return nil }
-            return bounceDevice(ip, origin, a, gpa, size, write: write, reads: reads, at: rip)
+            return bounceDevices(
+                ip, origin, a, size, devicePieces(gpa, size), write: write, reads: reads, at: rip)
         }
         // Page-crossing: both pages first, then the bounce.
         let firstCount = Int(0x1000 &- (a & 0xfff))
@@ -95,8 +103,19 @@ extension Processor {
             let page2 = walk(last & ~0xfff, access, user: user, at: rip), let found2 = hostPage(page2, access, at: rip)
         else { return nil }
         guard case .memory(let host1, _) = found1, case .memory(let host2, _) = found2 else {
-            prepareUnimplemented("an access that crosses into a device page", at: rip)
-            return nil
+            var pieces: [BouncePiece] = []
+            for (found, offset, byteCount) in [(found1, Int(a & 0xfff), firstCount), (found2, 0, size &- firstCount)] {
+                switch found {
+                case .device(let gpa): pieces += devicePieces(gpa, byteCount)
+                case .memory(let host, _):
+                    if write, isCodePage(UInt(bitPattern: host)) {
+                        prepareUnimplemented("a store to code and to a device", at: rip)
+                        return nil
+                    }
+                    pieces.append(BouncePiece(host: host + offset, gpa: 0, byteCount: byteCount))
+                }
+            }
+            return bounceDevices(ip, origin, a, size, pieces, write: write, reads: reads, at: rip)
         }
         var leaving = false
         if write {
@@ -122,29 +141,40 @@ extension Processor {
         s.pointee.cpl == 3 && s.pointee.cr0 & CR0.am != 0 && s.pointee.system_flags & RFLAGS.ac != 0
     }
 
-    private func bounceDevice(
-        _ ip: IP, _ origin: x86_uop, _ a: UInt64, _ gpa: UInt64, _ size: Int, write: Bool, reads: Bool, at rip: UInt64
+    /// Accesses to a device, of up to 8 bytes each, as KVM makes them.
+    private func devicePieces(_ gpa: UInt64, _ byteCount: Int) -> [BouncePiece] {
+        stride(from: 0, to: byteCount, by: 8).map {
+            BouncePiece(host: nil, gpa: gpa &+ UInt64($0), byteCount: min(8, byteCount &- $0))
+        }
+    }
+
+    private func bounceDevices(
+        _ ip: IP, _ origin: x86_uop, _ a: UInt64, _ size: Int, _ pieces: [BouncePiece], write: Bool, reads: Bool,
+        at rip: UInt64
     ) -> IP? {
-        guard size <= 8 else {
-            prepareUnimplemented("a \(size)-byte access to a device", at: rip)
-            return nil
+        let buffer = UnsafeMutableRawPointer(s.pointer(to: \.bounce)!)
+        var at = 0
+        for p in pieces where reads {
+            if let host = p.host {
+                (buffer + at).copyMemory(from: host, byteCount: p.byteCount)
+            } else {
+                var value: UInt64 = 0
+                guard deviceRead(p.gpa, p.byteCount, &value) else {
+                    prepareExit(.mmio(gpa: p.gpa, byteCount: p.byteCount, write: false, value: 0), at: rip)
+                    return nil
+                }
+                withUnsafeBytes(of: value) { (buffer + at).copyMemory(from: $0.baseAddress!, byteCount: p.byteCount) }
+            }
+            at &+= p.byteCount
         }
-        var value: UInt64 = 0
-        if reads, !deviceRead(gpa, size, &value) {
-            prepareExit(.mmio(gpa: gpa, byteCount: size, write: false, value: 0), at: rip)
-            return nil
-        }
-        UnsafeMutableRawPointer(s.pointer(to: \.bounce)!).storeBytes(of: value, as: UInt64.self)
-        return bounce(
-            ip, origin, a, size, [BouncePiece(host: nil, gpa: gpa, byteCount: size)], write: write, reads: false,
-            leaving: false)
+        return bounce(ip, origin, a, size, pieces, write: write, reads: false, leaving: false)
     }
 
     /// A value given by ``completeMMIO(value:)`` first, then the in-kernel devices.
     func deviceRead(_ gpa: UInt64, _ size: Int, _ value: inout UInt64) -> Bool {
-        if let done = completedMMIO, done.gpa == gpa, done.byteCount == size {
+        if let done = completedMMIO.first, done.gpa == gpa, done.byteCount == size {
             value = done.value
-            completedMMIO = nil
+            completedMMIO.removeFirst()
             return true
         }
         return memory.deviceRead(gpa: gpa, byteCount: size, into: &value)
@@ -205,11 +235,12 @@ extension Processor {
             if let host = p.host {
                 host.copyMemory(from: buffer + at, byteCount: p.byteCount)
             } else {
-                let all = buffer.load(as: UInt64.self)
-                let value = p.byteCount >= 8 ? all : all & ((1 &<< UInt64(p.byteCount &* 8)) &- 1)
-                if !memory.deviceWrite(gpa: p.gpa, byteCount: p.byteCount, value: value) {
-                    pendingMMIOWrite = .mmio(gpa: p.gpa, byteCount: p.byteCount, write: true, value: value)
+                var value: UInt64 = 0
+                withUnsafeMutableBytes(of: &value) {
+                    $0.baseAddress!.copyMemory(from: buffer + at, byteCount: min(8, p.byteCount))
                 }
+                leavingAfterBounce = true
+                writeDevice(p.gpa, p.byteCount, value)
             }
             at &+= p.byteCount
         }
