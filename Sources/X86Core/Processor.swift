@@ -52,7 +52,10 @@ public final class Processor {
     /// Those that are filled.
     let tables: [UnsafeMutablePointer<x86_tlb_entry>]
     let walkCache: UnsafeMutablePointer<WalkCacheEntry>
-    let fetchCache: UnsafeMutablePointer<FetchCacheEntry>
+    let fetchCache: UnsafeMutablePointer<x86_fetch_entry>
+    /// Nested translations, beside the TLB: they outlive its flushes by the guest, and end with ``flushTLB()``
+    /// and ``dropTranslations(to:)``.
+    let nestedCache: UnsafeMutablePointer<NestedCacheEntry>
 
     let handlers: UnsafeMutablePointer<x86_handler>
     let arena: UnsafeMutablePointer<x86_uop>
@@ -122,7 +125,7 @@ public final class Processor {
         UnsafeMutableRawPointer(s).initializeMemory(as: UInt8.self, repeating: 0, count: MemoryLayout<x86_cpu>.size)
         func tlb() -> UnsafeMutablePointer<x86_tlb_entry> {
             let t = UnsafeMutablePointer<x86_tlb_entry>.allocate(capacity: Int(X86_TLB_SIZE))
-            t.initialize(repeating: x86_tlb_entry(read: 1, write: 1, unused: 0, addend: 0), count: Int(X86_TLB_SIZE))
+            t.initialize(repeating: x86_tlb_entry(read: 1, write: 1, global: 0, addend: 0), count: Int(X86_TLB_SIZE))
             return t
         }
         supervisorTLB = tlb()
@@ -133,7 +136,8 @@ public final class Processor {
             configuration.announcedCR4 & CR4.smap != 0
             ? [supervisorTLB, userTLB, openTLB] : [supervisorTLB, userTLB]
         walkCache = .allocate(capacity: 512)
-        fetchCache = .allocate(capacity: 256)
+        fetchCache = .allocate(capacity: Int(X86_FETCH_SIZE))
+        nestedCache = .allocate(capacity: NestedCacheEntry.count)
         handlers = makeHandlerTable()
         arena = .allocate(capacity: Self.arenaCapacity)
         singleArena = .allocate(capacity: 64)
@@ -149,7 +153,9 @@ public final class Processor {
         if configuration.usesHostArithmetic { s.pointee.host = x86_host_features() }
         walkCache.initialize(
             repeating: WalkCacheEntry(page: 1, host: UnsafeMutableRawPointer(s), isStorable: false), count: 512)
-        fetchCache.initialize(repeating: FetchCacheEntry(tag: 0, page: 0), count: 256)
+        fetchCache.initialize(repeating: x86_fetch_entry(tag: 0, page: 0), count: Int(X86_FETCH_SIZE))
+        s.pointee.fetches = fetchCache
+        nestedCache.initialize(repeating: NestedCacheEntry(key: 0, host: 0), count: NestedCacheEntry.count)
         s.pointee.owner = Unmanaged.passUnretained(self).toOpaque()
         flushJumps()
         state = ProcessorState()
@@ -162,6 +168,7 @@ public final class Processor {
         for t in [supervisorTLB, userTLB, openTLB, emptyTLB] { t.deallocate() }
         walkCache.deallocate()
         fetchCache.deallocate()
+        nestedCache.deallocate()
         handlers.deallocate()
         arena.deallocate()
         singleArena.deallocate()
@@ -275,11 +282,25 @@ public final class Processor {
     public func flushTLB() {
         flushLinearTranslations()
         for i in 0..<512 { walkCache[i].page = 1 }
+        nestedCache.update(repeating: NestedCacheEntry(key: 0, host: 0), count: NestedCacheEntry.count)
     }
 
-    /// What a write to CR3 or INVLPG does (all entries: large pages are cut into small ones here).
+    /// What a write to CR3 does: translations stay that page tables marked as global, if CR4.PGE is set [APM2 5.5.1].
+    func flushNonglobalTranslations() {
+        guard s.pointee.cr4 & CR4.pge != 0, !debugArmed else { return flushLinearTranslations() }
+        let empty = x86_tlb_entry(read: 1, write: 1, global: 0, addend: 0)
+        for i in 0..<Int(X86_TLB_SIZE) where supervisorTLB[i].global == 0 { supervisorTLB[i] = empty }
+        for i in 0..<Int(X86_TLB_SIZE) where userTLB[i].global == 0 { userTLB[i] = empty }
+        if tables.count > 2 {
+            for i in 0..<Int(X86_TLB_SIZE) where openTLB[i].global == 0 { openTLB[i] = empty }
+        }
+        for i in 0..<256 { fetchCache[i].tag = 0 }
+        bumpGeneration()
+    }
+
+    /// What INVLPG does (all entries: large pages are cut into small ones here).
     func flushLinearTranslations() {
-        let empty = x86_tlb_entry(read: 1, write: 1, unused: 0, addend: 0)
+        let empty = x86_tlb_entry(read: 1, write: 1, global: 0, addend: 0)
         for i in 0..<Int(X86_TLB_SIZE) {
             supervisorTLB[i] = empty
             userTLB[i] = empty
@@ -299,21 +320,23 @@ public final class Processor {
 
     /// Drops what leads to these host pages, whichever linear addresses do.
     func dropTranslations(to pages: [UInt]) {
+        for page in pages { dropTranslations(to: page) }
+    }
+
+    func dropTranslations(to page: UInt) {
         for table in tables {
             for i in 0..<Int(X86_TLB_SIZE) {
-                let e = table[i]
-                let tag = e.read != 1 ? e.read : e.write
-                if tag != 1, pages.contains(UInt(truncatingIfNeeded: tag &+ e.addend)) {
-                    table[i] = x86_tlb_entry(read: 1, write: 1, unused: 0, addend: 0)
+                // An empty entry's sum is odd.
+                let e = table + i
+                let tag = e.pointee.read != 1 ? e.pointee.read : e.pointee.write
+                if UInt(truncatingIfNeeded: tag &+ e.pointee.addend) == page {
+                    e.pointee = x86_tlb_entry(read: 1, write: 1, global: 0, addend: 0)
                 }
             }
         }
-        for i in 0..<512 where walkCache[i].page != 1 && pages.contains(UInt(bitPattern: walkCache[i].host)) {
-            walkCache[i].page = 1
-        }
-        for i in 0..<256 where fetchCache[i].tag != 0 && pages.contains(fetchCache[i].page) {
-            fetchCache[i].tag = 0
-        }
+        for i in 0..<512 where UInt(bitPattern: walkCache[i].host) == page { walkCache[i].page = 1 }
+        for i in 0..<256 where fetchCache[i].page == UInt64(page) { fetchCache[i].tag = 0 }
+        for i in 0..<NestedCacheEntry.count where nestedCache[i].host & ~0xfff == page { nestedCache[i].key = 0 }
     }
 
     /// The bytes of these host pages changed other than by this processor's stores, or the pages were freed.

@@ -28,8 +28,14 @@ _Static_assert(sizeof(struct x86_uop) == 32, "uop size");
 
 struct x86_tlb_entry {
     uint64_t read, write;        // linear page address if allowed, else 1 (never equal to a page address)
-    uint64_t unused;             // keeps an entry at 32 bytes; instruction fetches have a cache of their own
+    uint64_t global;             // 1: stays when CR3 is written; instruction fetches have a cache of their own
     uint64_t addend;             // host address minus linear address
+};
+
+/// A page of instructions: where it is, for fetches at one privilege.
+struct x86_fetch_entry {
+    uint64_t tag;                // linear page address | 2 | (CPL 3 ? 1 : 0), or 0
+    uint64_t page;               // host address
 };
 
 struct x86_jump_entry {
@@ -37,7 +43,7 @@ struct x86_jump_entry {
     const struct x86_uop *_Nullable target;
 };
 
-enum { X86_TLB_SIZE = 1024, X86_JUMP_SIZE = 4096 };
+enum { X86_TLB_SIZE = 1024, X86_JUMP_SIZE = 4096, X86_FETCH_SIZE = 256 };
 
 // Why a handler returned to the run loop.
 enum {
@@ -121,6 +127,7 @@ struct x86_cpu {
     uint32_t host;             // X86_HOST_*: what the host's own instructions may do for this processor
     uint32_t host_mxcsr;       // where handlers put the host's MXCSR to look at it
     uint32_t cpu_pad;
+    struct x86_fetch_entry *_Nonnull fetches;
     void *_Nullable owner;     // the Swift object, unretained
 
     // The upper halves of YMM0…15, and of xtmp: each as far behind them as the first of these is behind the first of those.

@@ -586,6 +586,8 @@ extension Processor {
         header.pointee = x86_uop(
             fn: h_stale, dst: 0, src: 0, base: 0, index: 0, scale: 0, len: 0, off: 0xffff, disp: d.instructionCount,
             imm: rip)
+        UnsafeMutableRawPointer(header).storeBytes(of: UInt64(page), toByteOffset: 8, as: UInt64.self)
+        UnsafeMutableRawPointer(header).storeBytes(of: s.pointee.context, toByteOffset: 16, as: UInt32.self)
         if !single { arenaUsed &+= d.used &+ 2 }
         let block = Block(
             rip: rip, context: s.pointee.context, page: page, secondPage: secondPage, first: first, nextInHash: -1,

@@ -101,7 +101,7 @@ extension Processor {
         let user = s.pointee.cpl == 3
         let tag = (linear & ~0xfff) | (user ? 1 : 0) | 2
         let slot = fetchCache + Int((linear &>> 12) & 255)
-        if slot.pointee.tag == tag { return slot.pointee.page }
+        if slot.pointee.tag == tag { return UInt(slot.pointee.page) }
         guard isCanonical(linear) else {
             prepareException(13, error: 0, at: rip)
             return nil
@@ -110,7 +110,7 @@ extension Processor {
             case .memory(let host, _) = found
         else { return nil }
         if cBitMask == 0 { checkCodePage(UInt(bitPattern: host)) }
-        slot.pointee = FetchCacheEntry(tag: tag, page: UInt(bitPattern: host))
+        slot.pointee = x86_fetch_entry(tag: tag, page: UInt64(UInt(bitPattern: host)))
         return UInt(bitPattern: host)
     }
 
@@ -150,7 +150,7 @@ extension Processor {
         let slots = [start, nextInstruction(s, ip) &- 1]
         for a in slots {
             let slot = fetchCache + Int((a &>> 12) & 255)
-            if slot.pointee.tag & ~3 != a & ~0xfff || slot.pointee.page == page { return true }  // Unknown: be careful.
+            if slot.pointee.tag & ~3 != a & ~0xfff || slot.pointee.page == UInt64(page) { return true }  // Unknown: be careful.
         }
         return false
     }
@@ -214,11 +214,14 @@ extension Processor {
             if b.live {
                 blocks[Int(i)].live = false
                 b.first.pointee.fn = h_stale
+                UnsafeMutableRawPointer(b.first - 1).storeBytes(of: 0, toByteOffset: 8, as: UInt64.self)
                 staleBlocks[BlockKey(rip: b.rip, page: b.page, context: b.context)] = b.first
             }
             i = b.page == page ? b.nextInPage : b.nextInSecondPage
         }
         codePages[page] = -1
+        // Links into the page are looked at again, and lead to the blocks that follow these.
+        bumpGeneration()
     }
 
     /// The arena is full (or everything may have changed): start over.
@@ -230,6 +233,7 @@ extension Processor {
         codePageChecks.removeAll()
         for i in 0..<Self.blockHashSize { blockHash[i] = -1 }
         s.pointee.link = nil
+        flushJumps()
         bumpGeneration()
     }
 
@@ -279,9 +283,4 @@ struct BlockKey: Hashable {
     var rip: UInt64
     var page: UInt
     var context: UInt32
-}
-
-struct FetchCacheEntry {
-    var tag: UInt64
-    var page: UInt
 }

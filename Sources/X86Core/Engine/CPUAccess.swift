@@ -117,8 +117,43 @@ func branchNear(_ s: CPU, _ ip: IP) {
 @inline(__always)
 func branchFar(_ s: CPU, _ ip: IP) {
     let generation = UnsafeRawPointer(ip).load(fromByteOffset: 12, as: UInt32.self)
-    guard generation == s.pointee.generation else { return branchUnlinked(s, ip) }
+    guard generation == s.pointee.generation else { return branchFarAgain(s, ip) }
     enter(s, IP(bitPattern: UInt(ip.pointee.imm)).unsafelyUnwrapped, unspent: Int64(ip.pointee.dst))
+}
+
+/// Is the block that this starts still the one at a linear address? Its header says where it was decoded, 0 after its
+/// end; the fetch cache says what is there now.
+@inline(__always)
+private func leads(_ s: CPU, _ first: IP, to linear: UInt64) -> Bool {
+    let header = UnsafeRawPointer(first - 1)
+    let fetch = s.pointee.fetches + Int((linear &>> 12) & UInt64(X86_FETCH_SIZE - 1))
+    return (first - 1).pointee.imm == linear
+        && fetch.pointee.tag == (linear & ~0xfff) | (s.pointee.cpl == 3 ? 3 : 2)
+        && header.load(fromByteOffset: 8, as: UInt64.self) == fetch.pointee.page
+        && header.load(fromByteOffset: 16, as: UInt32.self) == s.pointee.context
+}
+
+/// A branch to another page whose link is of an older generation of the TLB, and mostly as good as ever.
+@inline(never)
+func branchFarAgain(_ s: CPU, _ ip: IP) {
+    let linear = (s.pointee.rip &+ UInt64(bitPattern: Int64(ip.pointee.disp))) & s.pointee.rip_mask
+    guard let first = IP(bitPattern: UInt(ip.pointee.imm)), leads(s, first, to: linear) else {
+        return branchUnlinked(s, ip)
+    }
+    UnsafeMutableRawPointer(mutating: ip).storeBytes(of: s.pointee.generation, toByteOffset: 12, as: UInt32.self)
+    s.pointee.budget &+= Int64(ip.pointee.dst)
+    leaveForBlock(s, first)
+}
+
+/// Lets the run loop enter a block: a call from a slow path would not be a tail call.
+@inline(__always)
+private func leaveForBlock(_ s: CPU, _ first: IP) {
+    let header = first - 1
+    s.pointee.rip = header.pointee.imm
+    s.pointee.budget &-= Int64(header.pointee.disp)
+    if s.pointee.budget < 0 { return outOfBudget(s, header) }
+    s.pointee.resume_uop = first
+    s.pointee.leave = UInt32(X86_LEAVE_REDO)
 }
 
 @inline(never)
@@ -141,9 +176,19 @@ func recentTarget(_ s: CPU, _ target: UInt64) -> IP? {
 func branchIndirect(_ s: CPU, _ target: UInt64) {
     let e = s.pointee.jumps + Int((target ^ (target &>> 12)) & UInt64(X86_JUMP_SIZE - 1))
     guard e.pointee.key == target ^ s.pointee.jump_key, let first = e.pointee.target else {
-        return leaveForLookup(s, target)
+        return branchIndirectAgain(s, target)
     }
     enter(s, first)
+}
+
+/// The table's entry may be of an older generation.
+@inline(never)
+func branchIndirectAgain(_ s: CPU, _ target: UInt64) {
+    let e = s.pointee.jumps + Int((target ^ (target &>> 12)) & UInt64(X86_JUMP_SIZE - 1))
+    guard let first = e.pointee.target, leads(s, first, to: target) else { return leaveForLookup(s, target) }
+    e.pointee.key = target ^ s.pointee.jump_key
+    s.pointee.link = nil
+    leaveForBlock(s, first)
 }
 
 @inline(never)

@@ -149,7 +149,18 @@ extension Processor {
             let block = decodeBlock(s.pointee.rip, page, single: true)
         else { return }
         s.pointee.shadow = 0
+        // With a budget of one instruction a branch does not run on in the block that it knows.
+        let budget = s.pointee.budget
+        s.pointee.budget = 1
         enter(s, IP(block.first))
+        repeatUops()
+        if s.pointee.budget >= 0 {
+            if s.pointee.leave == UInt32(X86_LEAVE_BUDGET) { s.pointee.leave = UInt32(X86_LEAVE_LOOKUP) }
+            s.pointee.budget = budget &- 1
+        } else {
+            // The slice was ended on the way.
+            retired &-= UInt64(bitPattern: budget &- 1)
+        }
     }
 
     /// Links a direct branch to its target. Near links hold for ever, far ones for this TLB generation.
@@ -193,7 +204,7 @@ extension Processor {
     func instructionBytes(at rip: UInt64) -> [UInt8] {
         let slot = fetchCache + Int((rip &>> 12) & 255)
         guard slot.pointee.tag & ~3 == rip & ~0xfff, slot.pointee.tag != 0,
-            let page = UnsafePointer<UInt8>(bitPattern: slot.pointee.page)
+            let page = UnsafePointer<UInt8>(bitPattern: UInt(slot.pointee.page))
         else { return [] }
         let offset = Int(rip & 0xfff)
         return (offset..<min(offset &+ 15, 4096)).map { page[$0] }

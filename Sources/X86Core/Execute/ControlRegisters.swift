@@ -58,7 +58,7 @@ extension Processor {
             }
             if !good { return gp() }
             s.pointee.cr3 = value
-            flushLinearTranslations()
+            flushNonglobalTranslations()
         case 4:
             let known =
                 CR4.vme | CR4.pvi | CR4.tsd | CR4.de | CR4.pse | CR4.pae | CR4.mce | CR4.pge | CR4.pce | CR4.osfxsr

@@ -16,7 +16,7 @@ extension Processor {
         // A page that is no longer validated must leave every TLB; one that was not validated is in none.
         if validate & 1 == 0, result.code == 0, !result.unchanged {
             if size == 0, case .page(let host, _) = before {
-                dropTranslations(to: [UInt(bitPattern: host)])
+                dropTranslations(to: UInt(bitPattern: host))
             } else {
                 flushTLB()
             }

@@ -30,7 +30,8 @@ extension Processor {
         } else if !watched {
             let tag = a & ~0xfff
             e.pointee = x86_tlb_entry(
-                read: tag, write: storable ? tag : 1, unused: 0, addend: UInt64(UInt(bitPattern: p)) &- tag)
+                read: tag, write: storable ? tag : 1, global: page.isGlobal ? 1 : 0,
+                addend: UInt64(UInt(bitPattern: p)) &- tag)
         }
         return p + Int(a & 0xfff)
     }

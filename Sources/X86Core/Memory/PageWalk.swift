@@ -17,11 +17,14 @@ struct LinearPage {
     var encrypted: Bool
     /// Stores are allowed by the page tables, and the dirty bit is set.
     var storable: Bool
+    /// The page-table entry's G: a write to CR3 leaves the translation.
+    var isGlobal = false
 }
 
 enum PageTableBit {
     static let present: UInt64 = 1, write: UInt64 = 2, user: UInt64 = 4
-    static let accessed: UInt64 = 0x20, dirty: UInt64 = 0x40, large: UInt64 = 0x80, noExecute: UInt64 = 1 << 63
+    static let accessed: UInt64 = 0x20, dirty: UInt64 = 0x40, large: UInt64 = 0x80, global: UInt64 = 0x100,
+        noExecute: UInt64 = 1 << 63
 }
 
 extension Processor {
@@ -89,7 +92,7 @@ extension Processor {
             let gpa = (entry & entryAddressMask & ~offsetMask) | (linear & offsetMask)
             return LinearPage(
                 gpa: gpa, encrypted: entry & cBitMask != 0,
-                storable: writable && entry & PageTableBit.dirty != 0)
+                storable: writable && entry & PageTableBit.dirty != 0, isGlobal: entry & PageTableBit.global != 0)
         }
     }
 
@@ -243,12 +246,23 @@ extension Processor {
     func hostPage(_ page: LinearPage, _ access: Access, at rip: UInt64) -> HostPage? {
         let encrypted = access == .execute ? cBitMask != 0 : page.encrypted
         let wanted: PhysicalAccess = access == .read ? .read : access == .write ? .write : .execute
+        let key = page.gpa & ~0xfff | (encrypted ? 3 : 1) | (access == .execute ? 4 : 0)
+        let nested = nestedCache + Int((page.gpa &>> 12) & UInt64(NestedCacheEntry.count - 1))
+        if nested.pointee.key == key {
+            let writable = nested.pointee.host & 1 != 0
+            if writable || access != .write,
+                let host = UnsafeMutableRawPointer(bitPattern: nested.pointee.host & ~0xfff)
+            {
+                return .memory(host, storable: writable && page.storable)
+            }
+        }
         switch memory.translate(gpa: page.gpa & ~0xfff, encrypted: encrypted, access: wanted) {
         case .page(let host, let writable):
             guard writable || access != .write else {
                 prepareExit(.nestedPageFault(gpa: page.gpa, encrypted: encrypted, access: wanted), at: rip)
                 return nil
             }
+            nested.pointee = NestedCacheEntry(key: key, host: UInt(bitPattern: host) | (writable ? 1 : 0))
             return .memory(host, storable: writable && page.storable)
         case .device:
             // An SNP guest's private memory is nowhere but in the RMP; others have no nested entry here, C-bit or not.
@@ -273,6 +287,15 @@ extension Processor {
 enum HostPage {
     case memory(UnsafeMutableRawPointer, storable: Bool)
     case device(UInt64)
+}
+
+/// What ``ProcessorMemory`` said about a page.
+struct NestedCacheEntry {
+    static let count = 2048
+    /// Guest physical page | 1 | (encrypted ? 2 : 0) | (for fetches ? 4 : 0), or 0.
+    var key: UInt64
+    /// Host address, and in bit 0 whether stores are allowed.
+    var host: UInt
 }
 
 struct WalkCacheEntry {

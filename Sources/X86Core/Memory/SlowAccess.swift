@@ -90,7 +90,7 @@ extension Processor {
                     return bounce(
                         ip, origin, a, size, [piece(host, a, size)], write: write, reads: reads, leaving: hit)
                 }
-                fill(a, host, storable: storable)
+                fill(a, host, storable: storable, isGlobal: page.isGlobal)
                 return ip
             }
             guard case .device(let gpa) = found else { return nil }
@@ -201,7 +201,7 @@ extension Processor {
         s.pointee.bounce_index = UInt32(truncatingIfNeeded: index)
         let tag = (a &+ UInt64(size &- 1)) & ~0xfff
         entry.pointee = x86_tlb_entry(
-            read: tag, write: write ? tag : 1, unused: 0, addend: UInt64(UInt(bitPattern: buffer)) &- a)
+            read: tag, write: write ? tag : 1, global: 0, addend: UInt64(UInt(bitPattern: buffer)) &- a)
         // The uop, `after`, the instruction's other uops, and the way back (marked 0xffff like a block's end). `ip` may
         // itself be in `scratch`, behind a bounced first half of this instruction: then the way back stays what it is.
         let scratch = UnsafeMutableRawPointer(s.pointer(to: \.scratch)!).assumingMemoryBound(to: x86_uop.self)
@@ -248,11 +248,12 @@ extension Processor {
     }
 
     /// Enters a page into the current TLB.
-    func fill(_ a: UInt64, _ host: UnsafeMutableRawPointer, storable: Bool) {
+    func fill(_ a: UInt64, _ host: UnsafeMutableRawPointer, storable: Bool, isGlobal: Bool) {
         let tag = a & ~0xfff
         let entry = tlbEntry(s, a)
         entry.pointee = x86_tlb_entry(
-            read: tag, write: storable ? tag : 1, unused: 0, addend: UInt64(UInt(bitPattern: host)) &- tag)
+            read: tag, write: storable ? tag : 1, global: isGlobal ? 1 : 0,
+            addend: UInt64(UInt(bitPattern: host)) &- tag)
     }
 
     @inline(__always)
