@@ -221,7 +221,7 @@ let package = Package(
             dependencies: [
                 "GuestImage", "SEVABI", "X86Core", "X86Defs", "SoftwareKVM", "SNPVMM", "KVMABI", "TestSupport",
                 "GuestOwner", "SecretRelease", "SoftwarePSP", "Attestation", "Crypto", "VMMDevices", "ABILayout",
-                "MemoryController", "VirtioTestSupport", "LaunchMeasurement",
+                "MemoryController", "VirtioTestSupport", "LaunchMeasurement", "HostDiagnosis",
             ],
             path: "Tests/Fuzz", exclude: ["Failures"]),
         .executableTarget(

@@ -34,3 +34,14 @@ struct ExplainError: ParsableCommand {
         StandardOutput.write(line: json ? answer.json.text : answer.text)
     }
 }
+
+extension VMMError {
+    /// The words under which `explain` has more than the message says; nil where the likeliest cause is the only one.
+    var catalogueCode: String? {
+        guard let errno, let name = errno.name else { return nil }
+        let entry = ErrorCatalogue.explain(request: request, errno: errno, firmwareStatus: firmwareStatus)
+        guard entry.request == request, entry.causes.count > 1 else { return nil }
+        let path = request.hasPrefix("open ") ? String(request.dropFirst(5)) : request
+        return ([path, name] + (firmwareStatus.map { ["fw_error=\($0.rawValue)"] } ?? [])).joined(separator: " ")
+    }
+}

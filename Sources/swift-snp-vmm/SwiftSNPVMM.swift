@@ -42,6 +42,9 @@ struct SwiftSNPVMM: ParsableCommand {
             Glibc.exit(failure.status.rawValue)
         case let failure as VMMError:
             StandardError.write(line: "swift-snp-vmm: \(failure)")
+            if let code = failure.catalogueCode {
+                StandardError.write(line: "  other causes: swift-snp-vmm explain \(code)")
+            }
             Glibc.exit(failure.exitStatus.rawValue)
         case let failure as ImageError:
             StandardError.write(line: "swift-snp-vmm: \(failure)")

@@ -18,6 +18,7 @@ enum Fuzz {
     static let fuzzers: [Fuzzer] =
         imageFuzzers + processorFuzzers + ghcbFuzzers + ioctlFuzzers + sevCommandFuzzers + ownerFuzzers
         + attestationFuzzers + storeFuzzers + platformStateFuzzers + vsockFuzzers + virtioFuzzers + secretFuzzers
+        + hostFuzzers
 
     static let canary = Fuzzer(
         name: "canary", summary: "must find the byte string that starts with two equal bytes", smokeIterations: 10_000,

@@ -38,11 +38,14 @@ extension HostRule {
             }
             // CPUID 1 EAX: base family 0xF, extended family in bits 27:20.
             let family = (signature >> 8 & 0xf) + (signature >> 20 & 0xff)
+            let model = signature >> 16 & 0xf
             let (name, rank): (String, Int) =
-                switch family {
-                case 0x17: signature >> 16 & 0xf == 3 ? ("Rome (EPYC 7002)", 2) : ("Naples (EPYC 7001)", 1)
-                case 0x19: signature >> 16 & 0xf == 1 ? ("Genoa (EPYC 9004, 8004)", 3) : ("Milan (EPYC 7003)", 3)
-                case 0x1a: ("Turin (EPYC 9005)", 3)
+                switch (family, model) {
+                case (0x17, 3): ("Zen 2 (EPYC 7002)", 2)
+                case (0x17, _): ("Zen 1 (EPYC 7001)", 1)
+                case (0x19, 1), (0x19, 0xa): ("Zen 4 (EPYC 9004, 8004)", 3)
+                case (0x19, _): ("Zen 3 (EPYC 7003)", 3)
+                case (0x1a, _): ("Zen 5 (EPYC 9005)", 3)
                 default: ("family \(family)", family > 0x1a ? 3 : 0)
                 }
             let needed = patient.technology == .snp ? 3 : 1
