@@ -4,7 +4,7 @@
 # make bench   boots the same guest under QEMU's emulator and under us, in turn, and compares
 # make encrypted-disk   boots a guest whose disk opens after attestation only
 #
-# Others: conformance-cpu, header-truth, guest, guest-amd64, guest-debian, firmware, fmt, fuzz, audit-unsafe, deps, clean.
+# Others: conformance-cpu, header-truth, preload, kvm-selftests, guest, guest-amd64, guest-debian, firmware, fmt, fuzz, audit-unsafe, deps, clean.
 # Variables: ARGS for run, FUZZ_ARGS, BENCH_ARGS, GUEST_KERNEL and GUEST_CMDLINE for guest.
 
 SWIFT ?= swift
@@ -23,7 +23,7 @@ SWIFT_FILES = Package.swift $(shell find Sources Tests Examples Firmware -name '
 # One thing at a time: two targets may both want apt, or the build folder.
 .NOTPARALLEL:
 
-.PHONY: run build test check bench conformance-cpu header-truth guest guest-amd64 guest-debian firmware fmt fmt-check fuzz fuzz-smoke hot-loop audit-unsafe \
+.PHONY: run build test check bench conformance-cpu header-truth preload kvm-selftests guest guest-amd64 guest-debian firmware fmt fmt-check fuzz fuzz-smoke hot-loop audit-unsafe \
         encrypted-disk deps deps-guest deps-bench deps-peers deps-report clean
 
 run: build guest
@@ -60,6 +60,14 @@ conformance-cpu: deps
 # The kernel's interface as we write it, against the newest kernel headers that there is a package of.
 header-truth: deps
 	.ci/header-truth
+
+# The software kernel for other programs: LD_PRELOAD=$(BIN)/libsnpvmm-preload.so.
+preload: deps
+	$(SWIFT_BUILD) --product snpvmm-preload
+
+# KVM's own selftests, of Debian's kernel source, on the software kernel.
+kvm-selftests: preload
+	.ci/kvm-selftests $(BIN)/libsnpvmm-preload.so
 
 # The guest images. They are rebuilt when their scripts change, after `make clean`, or when a kernel or a command line is
 # given for them.

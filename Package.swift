@@ -33,6 +33,8 @@ let package = Package(
                 "SNPVMM", "KVMABI", "LinuxKVM", "SoftwareKVM", "GuestImage", "LaunchMeasurement", "Attestation",
                 "GuestOwner", "RunReport", "HostSockets",
             ]),
+        // The software kernel for programs that open /dev/kvm themselves.
+        .library(name: "snpvmm-preload", type: .dynamic, targets: ["KVMPreload"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -66,6 +68,21 @@ let package = Package(
             [
                 "ABILayout", "HostDiagnosis", "JSONText", "KVMABI", "SEVABI", "X86Defs", "X86Core", "SoftwarePSP",
                 "MemoryController",
+            ]),
+
+        // The software kernel inside another program: one shared object with Swift's runtime in it, which shows nothing
+        // but the functions it stands before.
+        .target(name: "CPreload", exclude: ["exports.map"], cSettings: [.define("_GNU_SOURCE")]),
+        .target(
+            name: "KVMPreload", dependencies: ["CPreload", "KVMABI", "SoftwareKVM"], swiftSettings: strict,
+            linkerSettings: [
+                .unsafeFlags(
+                    ["-static-stdlib"]
+                        + [
+                            "--version-script=\(Context.packageDirectory)/Sources/CPreload/exports.map",
+                            "--no-undefined",
+                        ]
+                        .flatMap { ["-Xlinker", $0] })
             ]),
 
         // The hypervisor and what it launches.

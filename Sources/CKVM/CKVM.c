@@ -53,6 +53,17 @@ int32_t ckvm_discard(uint64_t address, uint64_t byte_count) {
     return madvise((void *)(uintptr_t)address, byte_count, MADV_DONTNEED) == 0 ? 0 : -errno;
 }
 
+int32_t ckvm_create_file(uint64_t byte_count) {
+    int32_t descriptor = memfd_create("swift-snp-vmm", MFD_CLOEXEC);
+    if (descriptor < 0) return -errno;
+    if (ftruncate(descriptor, (off_t)byte_count) != 0) {
+        int32_t error = -errno;
+        close(descriptor);
+        return error;
+    }
+    return descriptor;
+}
+
 int32_t ckvm_unmap(uint64_t address, uint64_t byte_count) {
     return munmap((void *)(uintptr_t)address, byte_count) == 0 ? 0 : -errno;
 }

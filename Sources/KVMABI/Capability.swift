@@ -13,6 +13,8 @@ public struct Capability: RawRepresentable, Hashable, Sendable {
     public static let userMemory = Self(rawValue: 3)
     /// `KVM_CAP_SET_TSS_ADDR`.
     public static let setTSSAddress = Self(rawValue: 4)
+    /// `KVM_CAP_VAPIC`.
+    public static let vapic = Self(rawValue: 6)
     /// `KVM_CAP_EXT_CPUID`.
     public static let extendedCPUID = Self(rawValue: 7)
     /// `KVM_CAP_CLOCKSOURCE`.
@@ -23,12 +25,18 @@ public struct Capability: RawRepresentable, Hashable, Sendable {
     public static let memorySlotCount = Self(rawValue: 10)
     /// `KVM_CAP_MP_STATE`.
     public static let mpState = Self(rawValue: 14)
+    /// `KVM_CAP_COALESCED_MMIO`.
+    public static let coalescedMMIO = Self(rawValue: 15)
     /// `KVM_CAP_SYNC_MMU`.
     public static let syncMMU = Self(rawValue: 16)
     /// `KVM_CAP_DESTROY_MEMORY_REGION_WORKS`.
     public static let destroyMemoryRegionWorks = Self(rawValue: 21)
+    /// `KVM_CAP_USER_NMI`.
+    public static let userNMI = Self(rawValue: 22)
     /// `KVM_CAP_SET_GUEST_DEBUG`.
     public static let setGuestDebug = Self(rawValue: 23)
+    /// `KVM_CAP_REINJECT_CONTROL`.
+    public static let reinjectControl = Self(rawValue: 24)
     /// `KVM_CAP_IRQ_ROUTING`.
     public static let irqRouting = Self(rawValue: 25)
     /// `KVM_CAP_JOIN_MEMORY_REGIONS_WORKS`.
@@ -39,6 +47,8 @@ public struct Capability: RawRepresentable, Hashable, Sendable {
     public static let irqfd = Self(rawValue: 32)
     /// `KVM_CAP_PIT2`.
     public static let pit2 = Self(rawValue: 33)
+    /// `KVM_CAP_PIT_STATE2`.
+    public static let pitState2 = Self(rawValue: 35)
     /// `KVM_CAP_IOEVENTFD`.
     public static let ioeventfd = Self(rawValue: 36)
     /// `KVM_CAP_SET_IDENTITY_MAP_ADDR`.
@@ -67,6 +77,8 @@ public struct Capability: RawRepresentable, Hashable, Sendable {
     public static let tscDeadlineTimer = Self(rawValue: 72)
     /// `KVM_CAP_SYNC_REGS`.
     public static let syncRegisters = Self(rawValue: 74)
+    /// `KVM_CAP_KVMCLOCK_CTRL`.
+    public static let kvmclockControl = Self(rawValue: 76)
     /// `KVM_CAP_SIGNAL_MSI`.
     public static let signalMSI = Self(rawValue: 77)
     /// `KVM_CAP_READONLY_MEM`.
@@ -77,6 +89,8 @@ public struct Capability: RawRepresentable, Hashable, Sendable {
     public static let enableCapabilityVM = Self(rawValue: 98)
     /// `KVM_CAP_IOEVENTFD_NO_LENGTH`.
     public static let ioeventfdNoLength = Self(rawValue: 100)
+    /// `KVM_CAP_DISABLE_QUIRKS`.
+    public static let disableQuirks = Self(rawValue: 116)
     /// `KVM_CAP_X86_SMM`.
     public static let smm = Self(rawValue: 117)
     /// `KVM_CAP_SPLIT_IRQCHIP`.
@@ -91,10 +105,22 @@ public struct Capability: RawRepresentable, Hashable, Sendable {
     public static let immediateExit = Self(rawValue: 136)
     /// `KVM_CAP_X86_DISABLE_EXITS`.
     public static let disableExits = Self(rawValue: 143)
+    /// `KVM_CAP_GET_MSR_FEATURES`.
+    public static let getMSRFeatures = Self(rawValue: 153)
+    /// `KVM_CAP_MSR_PLATFORM_INFO`.
+    public static let msrPlatformInfo = Self(rawValue: 159)
+    /// `KVM_CAP_COALESCED_PIO`.
+    public static let coalescedPIO = Self(rawValue: 162)
+    /// `KVM_CAP_EXCEPTION_PAYLOAD`.
+    public static let exceptionPayload = Self(rawValue: 164)
+    /// `KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2`.
+    public static let manualDirtyLogProtect2 = Self(rawValue: 168)
     /// `KVM_CAP_X86_USER_SPACE_MSR`.
     public static let userSpaceMSR = Self(rawValue: 188)
     /// `KVM_CAP_X86_MSR_FILTER`.
     public static let msrFilter = Self(rawValue: 189)
+    /// `KVM_CAP_SET_GUEST_DEBUG2`.
+    public static let setGuestDebug2 = Self(rawValue: 195)
     /// `KVM_CAP_VM_COPY_ENC_CONTEXT_FROM`.
     public static let copyEncryptionContextFrom = Self(rawValue: 197)
     /// `KVM_CAP_EXIT_HYPERCALL`.
@@ -107,6 +133,10 @@ public struct Capability: RawRepresentable, Hashable, Sendable {
     public static let xsave2 = Self(rawValue: 208)
     /// `KVM_CAP_SYS_ATTRIBUTES`.
     public static let sysAttributes = Self(rawValue: 209)
+    /// `KVM_CAP_DISABLE_QUIRKS2`.
+    public static let disableQuirks2 = Self(rawValue: 213)
+    /// `KVM_CAP_X86_TRIPLE_FAULT_EVENT`.
+    public static let tripleFaultEvent = Self(rawValue: 218)
     /// `KVM_CAP_USER_MEMORY2`.
     public static let userMemory2 = Self(rawValue: 231)
     /// `KVM_CAP_MEMORY_FAULT_INFO`.
@@ -133,19 +163,24 @@ extension Capability: CustomStringConvertible {
         0: "KVM_CAP_IRQCHIP",
         3: "KVM_CAP_USER_MEMORY",
         4: "KVM_CAP_SET_TSS_ADDR",
+        6: "KVM_CAP_VAPIC",
         7: "KVM_CAP_EXT_CPUID",
         8: "KVM_CAP_CLOCKSOURCE",
         9: "KVM_CAP_NR_VCPUS",
         10: "KVM_CAP_NR_MEMSLOTS",
         14: "KVM_CAP_MP_STATE",
+        15: "KVM_CAP_COALESCED_MMIO",
         16: "KVM_CAP_SYNC_MMU",
         21: "KVM_CAP_DESTROY_MEMORY_REGION_WORKS",
+        22: "KVM_CAP_USER_NMI",
         23: "KVM_CAP_SET_GUEST_DEBUG",
+        24: "KVM_CAP_REINJECT_CONTROL",
         25: "KVM_CAP_IRQ_ROUTING",
         30: "KVM_CAP_JOIN_MEMORY_REGIONS_WORKS",
         31: "KVM_CAP_MCE",
         32: "KVM_CAP_IRQFD",
         33: "KVM_CAP_PIT2",
+        35: "KVM_CAP_PIT_STATE2",
         36: "KVM_CAP_IOEVENTFD",
         37: "KVM_CAP_SET_IDENTITY_MAP_ADDR",
         39: "KVM_CAP_ADJUST_CLOCK",
@@ -160,11 +195,13 @@ extension Capability: CustomStringConvertible {
         66: "KVM_CAP_MAX_VCPUS",
         72: "KVM_CAP_TSC_DEADLINE_TIMER",
         74: "KVM_CAP_SYNC_REGS",
+        76: "KVM_CAP_KVMCLOCK_CTRL",
         77: "KVM_CAP_SIGNAL_MSI",
         81: "KVM_CAP_READONLY_MEM",
         82: "KVM_CAP_IRQFD_RESAMPLE",
         98: "KVM_CAP_ENABLE_CAP_VM",
         100: "KVM_CAP_IOEVENTFD_NO_LENGTH",
+        116: "KVM_CAP_DISABLE_QUIRKS",
         117: "KVM_CAP_X86_SMM",
         121: "KVM_CAP_SPLIT_IRQCHIP",
         122: "KVM_CAP_IOEVENTFD_ANY_LENGTH",
@@ -172,14 +209,22 @@ extension Capability: CustomStringConvertible {
         129: "KVM_CAP_X2APIC_API",
         136: "KVM_CAP_IMMEDIATE_EXIT",
         143: "KVM_CAP_X86_DISABLE_EXITS",
+        153: "KVM_CAP_GET_MSR_FEATURES",
+        159: "KVM_CAP_MSR_PLATFORM_INFO",
+        162: "KVM_CAP_COALESCED_PIO",
+        164: "KVM_CAP_EXCEPTION_PAYLOAD",
+        168: "KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2",
         188: "KVM_CAP_X86_USER_SPACE_MSR",
         189: "KVM_CAP_X86_MSR_FILTER",
+        195: "KVM_CAP_SET_GUEST_DEBUG2",
         197: "KVM_CAP_VM_COPY_ENC_CONTEXT_FROM",
         201: "KVM_CAP_EXIT_HYPERCALL",
         206: "KVM_CAP_VM_MOVE_ENC_CONTEXT_FROM",
         207: "KVM_CAP_VM_GPA_BITS",
         208: "KVM_CAP_XSAVE2",
         209: "KVM_CAP_SYS_ATTRIBUTES",
+        213: "KVM_CAP_DISABLE_QUIRKS2",
+        218: "KVM_CAP_X86_TRIPLE_FAULT_EVENT",
         231: "KVM_CAP_USER_MEMORY2",
         232: "KVM_CAP_MEMORY_FAULT_INFO",
         233: "KVM_CAP_MEMORY_ATTRIBUTES",

@@ -35,6 +35,9 @@ extension IoctlRequest {
     /// `KVM_HAS_DEVICE_ATTR`, 24 bytes.
     public static let hasDeviceAttribute = Self(rawValue: 0x4018_aee3)
 
+    /// `KVM_X86_GET_MCE_CAP_SUPPORTED`, 8 bytes.
+    public static let getMCECapSupported = Self(rawValue: 0x8008_ae9d)
+
     // MARK: A VM handle.
 
     /// `KVM_CREATE_VCPU`.
@@ -123,6 +126,21 @@ extension IoctlRequest {
 
     /// `KVM_GET_TSC_KHZ`.
     public static let getTSCkHz = Self(rawValue: 0x0000_aea3)
+
+    /// `KVM_IRQ_LINE_STATUS`, 8 bytes.
+    public static let irqLineStatus = Self(rawValue: 0xc008_ae67)
+
+    /// `KVM_REGISTER_COALESCED_MMIO`, 16 bytes.
+    public static let registerCoalescedMMIO = Self(rawValue: 0x4010_ae67)
+
+    /// `KVM_UNREGISTER_COALESCED_MMIO`, 16 bytes.
+    public static let unregisterCoalescedMMIO = Self(rawValue: 0x4010_ae68)
+
+    /// `KVM_CLEAR_DIRTY_LOG`, 24 bytes.
+    public static let clearDirtyLog = Self(rawValue: 0xc018_aec0)
+
+    /// `KVM_REINJECT_CONTROL`.
+    public static let reinjectControl = Self(rawValue: 0x0000_ae71)
 
     // MARK: A vCPU handle.
 
@@ -233,6 +251,12 @@ extension IoctlRequest {
 
     /// `KVM_SET_ONE_REG`, 16 bytes.
     public static let setOneRegister = Self(rawValue: 0x4010_aeac)
+
+    /// `KVM_X86_SETUP_MCE`, 8 bytes.
+    public static let setupMCE = Self(rawValue: 0x4008_ae9c)
+
+    /// `KVM_X86_SET_MCE`, 64 bytes.
+    public static let setMCE = Self(rawValue: 0x4040_ae9e)
 
     // MARK: The AMD secure processor's driver, `/dev/sev`.
 

@@ -107,3 +107,26 @@ public struct KVMDirtyLog: KernelStructure {
 
     public init() {}
 }
+
+/// `kvm_clear_dirty_log`, 24 bytes.
+public struct KVMClearDirtyLog: KernelStructure {
+    public var slot: UInt32 = 0  // 0x00
+    /// A multiple of 64, or the rest of the slot.
+    public var pageCount: UInt32 = 0  // 0x04
+    /// A multiple of 64.
+    public var firstPage: UInt64 = 0  // 0x08
+    /// One bit a page: what is to be clear.
+    public var bitmapAddress: UInt64 = 0  // 0x10
+
+    public init() {}
+}
+
+/// `kvm_coalesced_mmio_zone`, 16 bytes.
+public struct KVMCoalescedZone: KernelStructure, Equatable {
+    public var address: UInt64 = 0  // 0x00
+    public var byteCount: UInt32 = 0  // 0x08
+    /// 1: ports; 0: memory.
+    public var isPort: UInt32 = 0  // 0x0c
+
+    public init() {}
+}

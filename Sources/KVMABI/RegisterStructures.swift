@@ -204,6 +204,23 @@ public struct KVMGuestDebug: KernelStructure {
     public var debugRegisters: [8 of UInt64] = .init(repeating: 0)  // 0x08
 
     public init() {}
+
+    /// `KVM_GUESTDBG_ENABLE`.
+    public static let enable: UInt32 = 1 << 0
+    /// `KVM_GUESTDBG_SINGLESTEP`.
+    public static let singleStep: UInt32 = 1 << 1
+    /// `KVM_GUESTDBG_USE_SW_BP`: INT3 is the VMM's.
+    public static let useSoftwareBreakpoints: UInt32 = 1 << 16
+    /// `KVM_GUESTDBG_USE_HW_BP`: the debug registers are the VMM's.
+    public static let useBreakpoints: UInt32 = 1 << 17
+    /// `KVM_GUESTDBG_INJECT_DB`: #DB on the next entry.
+    public static let injectDebug: UInt32 = 1 << 18
+    /// `KVM_GUESTDBG_INJECT_BP`: #BP on the next entry.
+    public static let injectBreakpoint: UInt32 = 1 << 19
+    /// `KVM_GUESTDBG_BLOCKIRQ`: no interrupts meanwhile.
+    public static let blockInterrupts: UInt32 = 1 << 20
+    /// All of them: the answer to `KVM_CAP_SET_GUEST_DEBUG2`.
+    public static let supported: UInt32 = 0x1f_0003
 }
 
 /// `kvm_translation`, 24 bytes.

@@ -422,3 +422,32 @@ extension RunPage {
         }
     }
 }
+
+// MARK: Synchronised registers (`kvm_sync_regs`, at 0x130)
+
+extension RunPage {
+    /// `KVM_SYNC_X86_REGS`.
+    public static let generalRegisterSet: UInt64 = 1
+    /// `KVM_SYNC_X86_SREGS`.
+    public static let specialRegisterSet: UInt64 = 2
+    /// `KVM_SYNC_X86_EVENTS`.
+    public static let eventSet: UInt64 = 4
+
+    /// `s.regs.regs`.
+    public var synchronizedRegisters: KVMRegisters {
+        get { mapping.load(structureAt: 0x130, as: KVMRegisters.self) }
+        nonmutating set { mapping.store(structure: newValue, at: 0x130) }
+    }
+
+    /// `s.regs.sregs`.
+    public var synchronizedSpecialRegisters: KVMSpecialRegisters {
+        get { mapping.load(structureAt: 0x1c0, as: KVMSpecialRegisters.self) }
+        nonmutating set { mapping.store(structure: newValue, at: 0x1c0) }
+    }
+
+    /// `s.regs.events`.
+    public var synchronizedEvents: KVMVCPUEvents {
+        get { mapping.load(structureAt: 0x2f8, as: KVMVCPUEvents.self) }
+        nonmutating set { mapping.store(structure: newValue, at: 0x2f8) }
+    }
+}

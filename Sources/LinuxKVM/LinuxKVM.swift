@@ -22,7 +22,12 @@ public final class LinuxKVM: HostKernel {
     public func ioctl(
         _ handle: KernelHandle, _ request: IoctlRequest, _ argument: IoctlArgument
     ) throws(Errno) -> Int32 {
-        if case .bytes = argument, argument.byteCount < Self.requiredByteCount(request, argument) { throw .EFAULT }
+        if case .bytes(let bytes) = argument {
+            // The kernel writes what KVM_CAP_XSAVE2 says; 16 KiB hold every state that x86 processors have.
+            let needed =
+                request == .getXSave2 ? 16384 : request.argumentByteCount(header: unsafe [UInt8](bytes.prefix(8)))
+            if argument.byteCount < needed { throw .EFAULT }
+        }
         while true {
             let answer = ckvm_ioctl(handle.rawValue, request.rawValue, argument.number)
             if answer == -Errno.EINTR.rawValue, request != .run { continue }
@@ -61,27 +66,5 @@ public final class LinuxKVM: HostKernel {
     private func result(_ answer: Int32) throws(Errno) -> Int32 {
         guard answer >= 0 else { throw Errno(rawValue: 0 &- answer) }
         return answer
-    }
-
-    /// How many bytes the kernel may touch behind the argument.
-    private static func requiredByteCount(_ request: IoctlRequest, _ argument: IoctlArgument) -> Int {
-        let encoded = Int(request.rawValue >> 16 & 0x3fff)
-        switch request {
-        case .getSupportedCPUID, .getCPUID2, .setCPUID2: return list(argument, header: 8, entry: 40)
-        case .getMSRs, .setMSRs: return list(argument, header: 8, entry: 16)
-        case .getMSRIndexList, .getMSRFeatureIndexList: return list(argument, header: 4, entry: 4)
-        case .setGSIRouting: return list(argument, header: 8, entry: 48)
-        case .setSignalMask: return list(argument, header: 4, entry: 1)
-        // The kernel writes what KVM_CAP_XSAVE2 says; 16 KiB hold every state that x86 processors have.
-        case .getXSave2: return 16384
-        default: return encoded
-        }
-    }
-
-    /// Header and as many entries as its first word announces.
-    private static func list(_ argument: IoctlArgument, header: Int, entry: Int) -> Int {
-        guard let count = try? argument.load(UInt32.self) else { return header }
-        // Safe: 2^32 entries of 48 bytes fit in 64 bits.
-        return header + entry * Int(count)
     }
 }

@@ -28,6 +28,10 @@ extension SoftwareKVM {
         /// What is wrong with the host.
         public var scenario = HostScenario()
 
+        /// Handles are descriptors of this process, and what is mapped through them is a file: for programs that map it
+        /// themselves.
+        public var handlesAreDescriptors = false
+
         /// A Milan-like machine with 16 GiB.
         public init() {}
 

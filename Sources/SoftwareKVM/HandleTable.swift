@@ -15,6 +15,13 @@ enum OpenFile: Sendable {
     case guestMemfd(GuestMemfd)
 }
 
+/// What is mapped through a handle.
+struct Backing: Sendable {
+    /// The file, where handles are descriptors.
+    var descriptor: Int32?
+    var mapping: KernelMapping
+}
+
 final class HandleTable: Sendable {
     /// RLIMIT_NOFILE of this kernel's process.
     static let limit = 65_536
@@ -23,10 +30,37 @@ final class HandleTable: Sendable {
         var lowestFree = 3
     }
     private let state = Mutex(State())
+    /// Handles are descriptors of this process, for callers that expect files.
+    private let usesDescriptors: Bool
 
-    /// Gives the file the lowest free number. Throws EMFILE.
-    func insert(_ file: OpenFile) throws(Errno) -> KernelHandle {
-        try state.withLock { (state) throws(Errno) -> KernelHandle in
+    init(usesDescriptors: Bool) { self.usesDescriptors = usesDescriptors }
+
+    /// Memory that a handle shows when it is mapped: a file of its own where handles are descriptors.
+    func backing(byteCount: Int) throws(Errno) -> Backing {
+        if !usesDescriptors {
+            return Backing(descriptor: nil, mapping: try KernelMapping.anonymous(byteCount: byteCount))
+        }
+        let descriptor = try MemoryFile.create(byteCount: byteCount)
+        do {
+            return Backing(descriptor: descriptor, mapping: try MemoryFile.map(descriptor, byteCount: byteCount))
+        } catch {
+            MemoryFile.close(descriptor)
+            throw error
+        }
+    }
+
+    /// Gives the file a number: the backing's descriptor, or the lowest free one. Throws EMFILE.
+    func insert(_ file: OpenFile, backing: Backing? = nil) throws(Errno) -> KernelHandle {
+        if usesDescriptors {
+            let descriptor: Int32
+            if let own = backing?.descriptor { descriptor = own } else { descriptor = try MemoryFile.create() }
+            state.withLock { state in
+                while state.files.count <= Int(descriptor) { state.files.append(nil) }
+                state.files[Int(descriptor)] = file
+            }
+            return KernelHandle(rawValue: descriptor)
+        }
+        return try state.withLock { (state) throws(Errno) -> KernelHandle in
             var number = state.lowestFree
             while number < state.files.count, state.files[number] != nil { number += 1 }
             if number >= Self.limit { throw .EMFILE }
@@ -52,6 +86,7 @@ final class HandleTable: Sendable {
             state.lowestFree = min(state.lowestFree, number)
             return file
         }
+        if usesDescriptors, removed != nil { MemoryFile.close(handle.rawValue) }
         _ = removed
     }
 }

@@ -17,7 +17,7 @@ import Synchronization
 /// ```
 public final class SoftwareKVM: HostKernel {
     public let configuration: Configuration
-    let handles = HandleTable()
+    let handles: HandleTable
     let user = UserMemory()
     /// The machine's memory: what /dev/mem shows.
     package let systemMemory: SystemMemory
@@ -42,6 +42,7 @@ public final class SoftwareKVM: HostKernel {
         self.configuration = configuration
         script = ScriptedAnswers(configuration.scenario.answers)
         unknownRequests = configuration.scenario.unknownRequests
+        handles = HandleTable(usesDescriptors: configuration.handlesAreDescriptors)
         do {
             systemMemory = try SystemMemory(
                 byteCount: configuration.systemMemoryByteCount,

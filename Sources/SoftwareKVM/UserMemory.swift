@@ -123,6 +123,26 @@ final class UserMemory: Sendable {
         return unsafe msync(pointer, Int(end - start), MS_ASYNC) == 0
     }
 
+    /// How much of the range can be reached from its beginning, a page at a time.
+    func accessibleByteCount(_ address: UInt64, upTo byteCount: Int, writing: Bool) -> Int {
+        var done = 0
+        while done < byteCount {
+            let at = address &+ UInt64(done)
+            let count = min(byteCount - done, 4096 - Int(at & 4095))
+            guard isAccessible(at, byteCount: count, writing: writing) else { break }
+            done += count
+        }
+        return done
+    }
+
+    /// An argument at an address that was just found accessible.
+    func argument(at address: UInt64, byteCount: Int) -> IoctlArgument {
+        // SAFETY: as in `read`; the caller's caller keeps it for the call.
+        unsafe .bytes(
+            UnsafeMutableRawBufferPointer(
+                start: UnsafeMutableRawPointer(bitPattern: UInt(truncatingIfNeeded: address)), count: byteCount))
+    }
+
     /// copy_from_user.
     func read(_ address: UInt64, byteCount: Int) throws(Errno) -> [UInt8] {
         guard isAccessible(address, byteCount: byteCount, writing: false) else { throw .EFAULT }

@@ -113,6 +113,18 @@ public final class Processor {
     var trapBehindExit = false
     var retired: UInt64 = 0
 
+    /// Exceptions by vector whose raising ends ``run()`` instead: the control block's intercepts [APM2 15.12]. What is
+    /// injected is never intercepted.
+    public var exceptionIntercepts: UInt32 = 0
+    /// RDMSR and WRMSR of the processor's own MSRs leave too; for guests without encrypted state.
+    public var interceptsOwnMSRs = false
+    /// #DB behind every instruction, whatever TF says.
+    public var singleSteps = false
+    /// Armed instead of the guest's DR0 to DR3 and DR7.
+    public var hostBreakpoints: HostBreakpoints? { didSet { if hostBreakpoints != oldValue { updateBreakpoints() } } }
+    /// DR6 of the last #DB that was intercepted.
+    public internal(set) var interceptedDebugStatus: UInt64 = 0xffff_0ff0
+
     /// - Parameter group: The processors that share this one's memory; nil: there are none.
     public init(memory: any ProcessorMemory, configuration: Configuration, group: ProcessorGroup? = nil) {
         self.memory = memory
@@ -239,10 +251,14 @@ public final class Processor {
 
     /// Completes `.io` with the value read (any value for writes): the instruction, or the element of a string
     /// instruction, is finished when this returns.
-    public func completeIO(value: UInt32) {
+    /// - Returns: True if the same string instruction waits for its next element.
+    @discardableResult
+    public func completeIO(value: UInt32) -> Bool {
+        let place = s.pointee.rip
         completedIO = value
         finishInstruction()
         completedIO = nil
+        return s.pointee.rip == place && pendingExit == nil && injected == nil
     }
     /// Completes `.readMSR` with its value, `.writeMSR` with anything: moves past the instruction.
     public func completeMSR(value: UInt64) {
@@ -251,7 +267,7 @@ public final class Processor {
             put(s, Slot.gpr(2), value >> 32)
         }
         s.pointee.rip = instructionBehindExit
-        trapBehindExit = s.pointee.system_flags & RFLAGS.tf != 0
+        trapBehindExit = isStepping
     }
     /// Completes a `.mmio` read: the instruction is finished with this value when this returns.
     public func completeMMIO(value: UInt64) {

@@ -23,6 +23,9 @@ public enum VMExit: Equatable, Sendable {
     /// VMGEXIT; RIP is past it. The GHCB MSR is ``Processor/ghcbMSR``. (0x403)
     case vmgexit
     /// WBINVD, INVD by a plain guest (0x89, 0x76): nothing to do.
+    /// An exception of ``Processor/exceptionIntercepts``, not delivered; RIP is where it was raised, for INT3 at it. (0x40 +
+    /// vector)
+    case exception(vector: UInt8, errorCode: UInt32?)
     /// Triple fault. (0x7F)
     case shutdown
     /// A load or store on a device by a plain guest. For a read give the value to ``Processor/completeMMIO(value:)``
@@ -34,7 +37,8 @@ public enum VMExit: Equatable, Sendable {
     case unimplemented(reason: String, bytes: [UInt8])
 }
 
-/// One port access. String forms come one element at a time, with RIP, RSI/RDI and RCX at the element.
+/// One port access. String forms come one element at a time, with RIP, RSI/RDI and RCX at the element; INS says how many
+/// elements follow without an end of page in between.
 public struct IOAccess: Equatable, Sendable {
     public var port: UInt16
     /// 1, 2 or 4.
@@ -42,7 +46,10 @@ public struct IOAccess: Equatable, Sendable {
     public var write: Bool
     /// For writes.
     public var value: UInt32
-    public init(port: UInt16, byteCount: Int, write: Bool, value: UInt32 = 0) {
+    /// INS: elements from here on that the instruction will take in a row, 1…1024 bytes of them.
+    public var elementCount: Int
+    public init(port: UInt16, byteCount: Int, write: Bool, value: UInt32 = 0, elementCount: Int = 1) {
+        self.elementCount = elementCount
         self.port = port
         self.byteCount = byteCount
         self.write = write

@@ -49,6 +49,15 @@ private let layouts: [Layout] = [
         [("address", \.address), ("size", \.byteCount), ("attributes", \.attributes), ("flags", \.flags)]),
     Layout(
         "kvm_pre_fault_memory", KVMPreFaultMemory.self, [("gpa", \.gpa), ("size", \.byteCount), ("flags", \.flags)]),
+    Layout(
+        "kvm_clear_dirty_log", KVMClearDirtyLog.self,
+        [
+            ("slot", \.slot), ("num_pages", \.pageCount), ("first_page", \.firstPage),
+            ("dirty_bitmap", \.bitmapAddress),
+        ]),
+    Layout(
+        "kvm_coalesced_mmio_zone", KVMCoalescedZone.self,
+        [("addr", \.address), ("size", \.byteCount), ("pio", \.isPort)]),
     Layout("kvm_dirty_log", KVMDirtyLog.self, [("slot", \.slot), ("dirty_bitmap", \.bitmapAddress)]),
     Layout("kvm_enc_region", KVMEncryptedRegion.self, [("addr", \.address), ("size", \.byteCount)]),
 

@@ -34,6 +34,9 @@ int32_t ckvm_discard(uint64_t address, uint64_t byte_count);
 // Unmaps what one of the two gave. 0 or -errno.
 int32_t ckvm_unmap(uint64_t address, uint64_t byte_count);
 
+// A file in memory of so many zeros, close-on-exec. A descriptor or -errno.
+int32_t ckvm_create_file(uint64_t byte_count);
+
 // One named place in a kernel structure: its offset in bytes, or, where the field name is "", the structure's length.
 typedef struct {
     const char *_Nonnull structure;

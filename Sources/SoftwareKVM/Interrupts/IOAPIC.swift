@@ -105,6 +105,13 @@ struct IOAPIC {
             isLogical: entry & 0x800 != 0, isLevelTriggered: isLevel)
     }
 
+    /// A level interrupt of this pin with this vector is in service.
+    func awaitsEnd(_ pin: Int, of vector: UInt8) -> Bool {
+        guard pin < Self.pinCount else { return false }
+        let entry = redirection[pin]
+        return UInt8(truncatingIfNeeded: entry) == vector && entry & Self.level != 0 && entry & Self.remoteIRR != 0
+    }
+
     /// EOI broadcast: level entries with this vector may fire again.
     mutating func endOfInterrupt(_ vector: UInt8) -> [InterruptMessage] {
         var again: [InterruptMessage] = []

@@ -28,6 +28,9 @@ struct InterruptController {
     var pic = PIC()
     var pit: PIT?
     private(set) var routes: [UInt32: [InterruptRoute]] = [:]
+    /// GSIs of irqfds that want to hear of the guest's EOI, and those of them that had one since the last look.
+    var resampled: Set<UInt32> = []
+    var ended: [UInt32] = []
     /// Bit n: vCPU n (creation order) has something new to look at.
     var wake: UInt64 = 0
     /// Split irqchip: finished level vectors that the VMM must hear of, per vCPU order of arrival.
@@ -153,6 +156,7 @@ struct InterruptController {
             if case .split = kind {
                 finishedVectors.append((index, vector))
             } else {
+                if !resampled.isEmpty { lower(resampledBy: vector) }
                 for message in ioapic.endOfInterrupt(vector) { _ = deliver(message) }
             }
         case .interprocessorInterrupt(let command, let destination):
@@ -160,6 +164,16 @@ struct InterruptController {
         }
         // A lower TPR or an EOI may have opened the way for the next vector.
         wake |= 1 << UInt64(index & 63)
+    }
+
+    /// The lines of resampling irqfds fall with the EOI of what they raised; who still wants one raises it again.
+    private mutating func lower(resampledBy vector: UInt8) {
+        for gsi in resampled {
+            for case .ioapic(let pin) in routes[gsi] ?? [] where ioapic.awaitsEnd(pin, of: vector) {
+                _ = ioapic.setLine(pin, asserted: false)
+                ended.append(gsi)
+            }
+        }
     }
 
     private mutating func interprocessorInterrupt(_ command: UInt32, _ destination: UInt32, from index: Int) {

@@ -70,6 +70,12 @@ struct PIT {
         if index == 0 { deadline = now &+ Self.nanoseconds(UInt64(counters[0].reload)) }
     }
 
+    /// Loads a counter whose state came from outside; a timer that was never programmed stays quiet.
+    mutating func start(_ index: Int, _ reload: UInt32, now: UInt64) {
+        load(index, reload & 0x1_ffff, now: now)
+        if index == 0, reload == 0 { deadline = nil }
+    }
+
     /// Returns true when IRQ 0 is to be pulsed.
     mutating func advance(now: UInt64) -> Bool {
         guard let due = deadline, due <= now else { return false }

@@ -18,11 +18,15 @@ extension Capability {
         let protectsState = type == .snp || type == .sevES
         switch self {
         case .irqChip, .userMemory, .setTSSAddress, .extendedCPUID, .clockSource, .mpState, .syncMMU,
-            .destroyMemoryRegionWorks, .irqRouting, .joinMemoryRegionsWorks, .pit2, .setIdentityMapAddress,
+            .destroyMemoryRegionWorks, .joinMemoryRegionsWorks, .pit2, .setIdentityMapAddress,
             .internalErrorData, .vcpuEvents, .debugRegisters, .robustSinglestep, .xsave, .xcrs, .tscControl, .getTSCkHz,
             .signalMSI, .enableCapabilityVM, .splitIRQChip, .immediateExit, .sysAttributes, .userMemory2,
-            .memoryFaultInfo, .preFaultMemory, .tscDeadlineTimer:
+            .memoryFaultInfo, .preFaultMemory, .tscDeadlineTimer, .setGuestDebug, .getMSRFeatures, .msrPlatformInfo,
+            .exceptionPayload, .irqfd, .irqfdResample, .ioeventfd, .ioeventfdNoLength, .ioeventfdAnyLength,
+            .coalescedPIO, .kvmclockControl, .userNMI, .pitState2, .reinjectControl, .tripleFaultEvent, .msrFilter:
             return 1
+        // Routes of KVM_SET_GSI_ROUTING.
+        case .irqRouting: return 4096
         case .guestMemfd: return hasPrivateMemory ? 1 : 0
         case .recommendedVCPUCount: return 1
         case .maximumVCPUCount: return Int32(VirtualMachine.maximumVCPUCount)
@@ -39,7 +43,19 @@ extension Capability {
         case .apicBusCyclesNanoseconds: return 1
         // KVM_X2APIC_API_USE_32BIT_IDS, _DISABLE_BROADCAST_QUIRK.
         case .x2apicAPI: return 3
-        // Among them SYNC_REGS and X86_SMM, and copying or moving an encryption context to another VM: not offered.
+        // KVM_SYNC_X86_REGS, _SREGS, _EVENTS.
+        case .syncRegisters: return protectsState ? 0 : 7
+        case .setGuestDebug2: return Int32(KVMGuestDebug.supported)
+        // KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE, _INITIALLY_SET.
+        case .manualDirtyLogProtect2: return 3
+        // The ring is the third page of a vCPU's mapping.
+        case .coalescedMMIO: return 2
+        // KVM_MSR_EXIT_REASON_INVAL, _UNKNOWN, _FILTER.
+        case .userSpaceMSR: return 7
+        // PAUSE, HLT and MWAIT leave as they do; there is no LINT0 or PIT quirk to switch off either.
+        case .disableExits, .disableQuirks, .disableQuirks2: return 0
+        case .mce: return Int32(MachineCheck.bankCount)
+        // Among them X86_SMM, and copying or moving an encryption context to another VM: not offered.
         default: return 0
         }
     }

@@ -19,6 +19,9 @@ extension SoftwareKVM {
                 try listCPUID(configuration.scenario.shown(configuration.profile.supportedCPUID), argument)
         case .getMSRIndexList: return try listMSRs(MSRNumber.savedByVMM, argument)
         case .getMSRFeatureIndexList: return try listMSRs(MSRNumber.features, argument)
+        case .getMCECapSupported:
+            try argument.store(MachineCheck.supportedCapabilities)
+            return 0
         case .getMSRs: return try readFeatureMSRs(argument)
         case .getDeviceAttribute, .hasDeviceAttribute:
             return try deviceAttribute(argument, reads: request == .getDeviceAttribute)

@@ -44,7 +44,22 @@ extension VirtualMachine {
                 bootVCPUIdentifier = UInt32(truncatingIfNeeded: argument.number)
                 return 0
             }
-        case .irqLine, Self.irqLineStatus: return try setLine(argument, reports: request == Self.irqLineStatus)
+        case .irqLine, .irqLineStatus: return try setLine(argument, reports: request == .irqLineStatus)
+        case .getDirtyLog: return try getDirtyLog(argument.load())
+        case .clearDirtyLog: return try clearDirtyLog(argument.load())
+        case .setMSRFilter: return try setMSRFilter(argument)
+        case .registerCoalescedMMIO: return try coalesce(argument.load(), registers: true)
+        case .unregisterCoalescedMMIO: return try coalesce(argument.load(), registers: false)
+        case .ioeventfd: return try setIOEventFD(argument.load())
+        case .irqfd: return try setIRQFD(argument.load())
+        case .reinjectControl:
+            // Ticks of this PIT are never lost, whatever its mode.
+            return try interrupts.withLock { (controller) throws(Errno) -> Int32 in
+                if controller.pit == nil { throw .ENXIO }
+                return 0
+            }
+        case .getPIT2: return try getPIT(argument)
+        case .setPIT2: return try setPIT(argument)
         case .signalMSI: return try signalMSI(argument.load())
         case .setGSIRouting: return try setRouting(argument)
         case .getIRQChip: return try getIRQChip(argument)
@@ -71,9 +86,6 @@ extension VirtualMachine {
         }
     }
 
-    /// `KVM_IRQ_LINE_STATUS`.
-    static let irqLineStatus = IoctlRequest(rawValue: 0xc008_ae67)
-
     private func enableCapability(_ argument: KVMEnableCapability) throws(Errno) -> Int32 {
         if argument.flags != 0 { throw .EINVAL }
         switch Capability(rawValue: argument.capability) {
@@ -95,7 +107,32 @@ extension VirtualMachine {
             if argument.arguments[0] & ~3 != 0 { throw .EINVAL }
             return 0
         case .maximumVCPUID:
+            // Once, to a value in range [KVM KVM_CAP_MAX_VCPU_ID].
             if argument.arguments[0] == 0 || argument.arguments[0] > 4096 { throw .EINVAL }
+            return try locked { () throws(Errno) in
+                if let limit = vcpuIDLimit { if limit != argument.arguments[0] { throw .EINVAL } }
+                if !vcpus.isEmpty { throw .EINVAL }
+                vcpuIDLimit = argument.arguments[0]
+                return 0
+            }
+        case .msrPlatformInfo:
+            showsPlatformInfo.store(argument.arguments[0] != 0, ordering: .relaxed)
+            return 0
+        case .exceptionPayload:
+            reportsPayloads.store(argument.arguments[0] != 0, ordering: .relaxed)
+            return 0
+        case .tripleFaultEvent:
+            reportsTripleFaults.store(argument.arguments[0] != 0, ordering: .relaxed)
+            return 0
+        case .userSpaceMSR:
+            if argument.arguments[0] & ~7 != 0 { throw .EINVAL }
+            userSpaceMSRReasons.store(UInt32(argument.arguments[0]), ordering: .relaxed)
+            return 0
+        case .manualDirtyLogProtect2:
+            // KVM_DIRTY_LOG_INITIALLY_SET means nothing without KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE.
+            let options = argument.arguments[0]
+            if options & ~3 != 0 || options == 2 { throw .EINVAL }
+            memory.setManualLogOptions(options)
             return 0
         default: throw .EINVAL
         }

@@ -37,6 +37,21 @@ final class VirtualMachine: @unchecked Sendable {
     var bootVCPUIdentifier: UInt32 = 0
     /// Guarded by `lock`; KVM_SET_TSC_KHZ on the VM.
     var defaultTSCkHz: UInt32
+    /// Guarded by `lock`; KVM_CAP_MAX_VCPU_ID: ids below this, once it was set.
+    var vcpuIDLimit: UInt64?
+    /// KVM_CAP_MSR_PLATFORM_INFO: guests may read that MSR.
+    let showsPlatformInfo = Atomic(true)
+    /// KVM_CAP_X86_TRIPLE_FAULT_EVENT, KVM_CAP_EXCEPTION_PAYLOAD: fields of KVM_GET/SET_VCPU_EVENTS.
+    let reportsTripleFaults = Atomic(false)
+    let reportsPayloads = Atomic(false)
+    /// KVM_CAP_X86_USER_SPACE_MSR: reasons to ask the VMM about an MSR.
+    let userSpaceMSRReasons = Atomic<UInt32>(0)
+    /// KVM_X86_SET_MSR_FILTER.
+    let msrFilter = Mutex<MSRFilter?>(nil)
+    /// KVM_REGISTER_COALESCED_MMIO.
+    let coalescedZones = Mutex<[CoalescedZone]>([])
+    /// KVM_IOEVENTFD and KVM_IRQFD.
+    let events = EventDescriptors()
     /// KVM_CAP_EXIT_HYPERCALL's mask.
     let hypercallExits = Atomic<UInt64>(0)
 
@@ -52,6 +67,7 @@ final class VirtualMachine: @unchecked Sendable {
     }
 
     deinit {
+        events.stop()
         if sev != nil { kernel.encryptedMemory.release(self) }
         snp?.decommission()
         sev?.decommission()
@@ -76,14 +92,16 @@ final class VirtualMachine: @unchecked Sendable {
 
     func createVCPU(_ identifier: UInt64) throws(Errno) -> Int32 {
         if identifier >= 4096 { throw .EINVAL }
+        if let limit = try locked({ () throws(Errno) in vcpuIDLimit }), identifier >= limit { throw .EINVAL }
         let id = UInt32(identifier)
-        let vcpu = try locked { () throws(Errno) -> VirtualCPU in
+        let (vcpu, backing) = try locked { () throws(Errno) -> (VirtualCPU, Backing) in
             let existing = vcpus
             if existing.count >= Self.maximumVCPUCount { throw .EINVAL }
             if existing.contains(where: { $0.id == id }) { throw .EEXIST }
+            let backing = try kernel.handles.backing(byteCount: VirtualCPU.mappingByteCount)
             let vcpu = VirtualCPU(
                 vm: self, id: id, index: existing.count, isBootProcessor: id == bootVCPUIdentifier,
-                tscKHz: defaultTSCkHz)
+                tscKHz: defaultTSCkHz, mapping: backing.mapping)
             // One counter for all, as KVM arranges it: guests compare.
             if let first = existing.first { vcpu.shareTSC(of: first) }
             interrupts.withLock { controller in
@@ -91,9 +109,9 @@ final class VirtualMachine: @unchecked Sendable {
                 controller.apics.append(LocalAPIC(id: id, isBootProcessor: id == bootVCPUIdentifier))
             }
             vcpuList.withLock { $0.append(vcpu) }
-            return vcpu
+            return (vcpu, backing)
         }
-        return try kernel.handles.insert(.vcpu(vcpu, self)).rawValue
+        return try kernel.handles.insert(.vcpu(vcpu, self), backing: backing).rawValue
     }
 
     // MARK: Memory
@@ -101,6 +119,8 @@ final class VirtualMachine: @unchecked Sendable {
     func setRegion(_ region: KVMUserspaceMemoryRegion2) throws(Errno) -> Int32 {
         try locked { () throws(Errno) in
             let change = try memory.setRegion(region, file: { kernel.handleFile($0) }, vm: identifier)
+            // What is logged from now on must not be in a TLB as writable.
+            if case .nothing = change { withPausedVCPUs { $0.forgetTranslations() } }
             if case .removed(let slot) = change {
                 withPausedVCPUs { vcpu in
                     vcpu.forgetTranslations()
@@ -136,7 +156,7 @@ final class VirtualMachine: @unchecked Sendable {
     }
 
     /// Stops every vCPU for the time of `body`, as a TLB shootdown does.
-    private func withPausedVCPUs(_ body: (VirtualCPU) -> Void) {
+    func withPausedVCPUs(_ body: (VirtualCPU) -> Void) {
         for vcpu in vcpus { vcpu.paused { body(vcpu) } }
     }
 
@@ -152,12 +172,15 @@ final class VirtualMachine: @unchecked Sendable {
     /// Runs `body` on the interrupt controllers and wakes the vCPUs it touched.
     @discardableResult
     func withInterrupts<Result: Sendable>(_ body: (inout InterruptController) -> Result) -> Result {
-        let (result, wake) = interrupts.withLock { controller in
+        let (result, wake, ended) = interrupts.withLock { controller in
             let result = body(&controller)
             let wake = controller.wake
+            let ended = controller.ended
             controller.wake = 0
-            return (result, wake)
+            if !ended.isEmpty { controller.ended = [] }
+            return (result, wake, ended)
         }
+        for gsi in ended { events.resample(gsi: gsi) }
         if wake != 0 {
             for vcpu in vcpus where wake >> UInt64(vcpu.index & 63) & 1 != 0 { vcpu.notify() }
         }

@@ -26,9 +26,11 @@ struct MemorySlot: Sendable {
 }
 
 /// Which pages of a slot's userspace half were found accessible: asked once per page.
-private struct AccessBits {
+struct AccessBits {
     var readable: [UInt64]
     var writable: [UInt64]
+    /// KVM_MEM_LOG_DIRTY_PAGES: pages written since the log was last cleared; such pages may be in a TLB as writable.
+    var dirty: [UInt64]?
 
     init(pageCount: Int) {
         readable = .init(repeating: 0, count: (pageCount + 63) / 64)
@@ -42,12 +44,14 @@ final class GuestMemory: Sendable {
     /// KVM_CAP_READONLY_MEM: not where the host cannot emulate the guest's writes.
     private let allowsReadOnlySlots: Bool
 
-    private struct State {
+    struct State {
         /// Sorted by address.
         var slots: [MemorySlot] = []
         var bits: [AccessBits] = []
         var privateFrames = IntervalSet()
         var lastSlot = 0
+        /// KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2.
+        var manualLogOptions: UInt64 = 0
 
         mutating func slotIndex(_ frame: UInt64) -> Int? {
             if lastSlot < slots.count, slots[lastSlot].frames.contains(frame) { return lastSlot }
@@ -62,7 +66,7 @@ final class GuestMemory: Sendable {
             return low
         }
     }
-    private let state = Mutex(State())
+    let state = Mutex(State())
 
     init(user: UserMemory, hasPrivateMemory: Bool, allowsReadOnlySlots: Bool) {
         self.user = user
@@ -128,6 +132,7 @@ final class GuestMemory: Sendable {
                 }
                 if old.frames == frames {
                     state.slots[oldIndex].flags = region.flags
+                    state.startOrEndLog(oldIndex)
                     return .nothing
                 }
                 if state.slots.contains(where: { $0.id != old.id && $0.frames.overlaps(frames) }) { throw .EEXIST }
@@ -158,6 +163,7 @@ final class GuestMemory: Sendable {
         let index = state.slots.firstIndex { $0.frames.lowerBound > slot.frames.lowerBound } ?? state.slots.count
         state.slots.insert(slot, at: index)
         state.bits.insert(AccessBits(pageCount: slot.frames.count), at: index)
+        state.startOrEndLog(index)
     }
 
     /// The slot that holds a frame.
@@ -244,8 +250,9 @@ final class GuestMemory: Sendable {
         let address = state.slots[index].userspaceAddress &+ UInt64(page) &* 4096
         let word = page >> 6
         let bit: UInt64 = 1 << UInt64(page & 63)
+        let mayWrite = state.mayWrite(index, page, writing: writing)
         if state.bits[index].writable[word] & bit != 0 {
-            return .shared(user.pageFoundBefore(at: address), writable: !state.slots[index].isReadOnly)
+            return .shared(user.pageFoundBefore(at: address), writable: mayWrite)
         }
         if !writing && state.bits[index].readable[word] & bit != 0 {
             return .shared(user.pageFoundBefore(at: address), writable: false)
@@ -269,10 +276,11 @@ final class GuestMemory: Sendable {
         let frame = gpa >> 12
         return state.withLock { state in
             guard let index = state.slotIndex(frame) else { return .device }
-            let isReadOnly = state.slots[index].isReadOnly
-            if writing && isReadOnly { return .device }
+            if writing && state.slots[index].isReadOnly { return .device }
             let page = frame &- state.slots[index].frames.lowerBound
-            return .page(address: state.slots[index].userspaceAddress &+ page &* 4096, writable: !isReadOnly)
+            return .page(
+                address: state.slots[index].userspaceAddress &+ page &* 4096,
+                writable: state.mayWrite(index, Int(page), writing: writing))
         }
     }
 

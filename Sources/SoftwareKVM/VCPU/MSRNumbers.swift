@@ -8,6 +8,7 @@ enum MSRNumber {
     static let speculationControl: UInt32 = 0x48
     static let predictionCommand: UInt32 = 0x49
     static let microcodeRevision: UInt32 = 0x8b
+    static let platformInfo: UInt32 = 0xce
     static let mtrrCapabilities: UInt32 = 0xfe
     static let miscEnable: UInt32 = 0x1a0
     static let mtrrDefaultType: UInt32 = 0x2ff
@@ -38,7 +39,7 @@ enum MSRNumber {
             0x174, 0x175, 0x176, 0xc000_0081, pat, 0xc000_0082, 0xc000_0083, 0xc000_0084, 0xc000_0102, 0xc000_0100,
             0xc000_0101, tsc, 0xc000_0103, efer, kvmWallClock, kvmSystemTime, kvmWallClockOld, kvmSystemTimeOld,
             tscAdjust, tscDeadline, mtrrDefaultType, 0x250, 0x258, 0x259,
-        ] + Array(0x268...0x26f) + Array(variableMTRRs) + [apicBase, miscEnable, hwcr]
+        ] + Array(0x268...0x26f) + Array(variableMTRRs) + [apicBase, miscEnable, hwcr, platformInfo]
 
     /// KVM_GET_MSR_FEATURE_INDEX_LIST.
     static let features: [UInt32] = [microcodeRevision, deConfiguration]
@@ -73,6 +74,8 @@ struct EmulatedMSRs {
     var deConfiguration = MSRNumber.deConfigurationValue
     var microcodeRevision = MSRNumber.microcodeRevisionValue
     var tscAdjust: UInt64 = 0
+    /// CPUID faulting could be asked for.
+    var platformInfo: UInt64 = 1 << 31
     var wallClock: UInt64 = 0
     /// Address of the time page, bit 0 = enabled.
     var systemTime: UInt64 = 0

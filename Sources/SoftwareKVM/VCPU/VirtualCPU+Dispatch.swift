@@ -33,7 +33,7 @@ extension VirtualCPU {
             case .getMSRs: return try transferMSRs(argument, writes: false)
             case .setMSRs: return try transferMSRs(argument, writes: true)
             case .setCPUID2: try setCPUID(argument)
-            case .getCPUID2: return try vm.kernel.listCPUID(cpuid, argument)
+            case .getCPUID2: return try vm.kernel.listCPUID(cpuid.map(live), argument)
             case .getLAPIC: try getLAPIC(argument)
             case .setLAPIC: try setLAPIC(argument)
             case .getMPState: try argument.store(mpState)
@@ -78,6 +78,9 @@ extension VirtualCPU {
                 requestClockUpdate()
             case .getTSCkHz: return Int32(truncatingIfNeeded: tscKHz)
             case .preFaultMemory: try preFault(argument)
+            case .setupMCE:
+                guard let machineCheck = MachineCheck(capabilities: try argument.load()) else { throw .EINVAL }
+                self.machineCheck = machineCheck
             // KVM knows no such request on a vCPU.
             default: throw .EINVAL
             }
@@ -100,7 +103,7 @@ extension VirtualCPU {
         if hasRun {
             // A CPU does not change under a running guest; setting the same again is allowed.
             guard entries.count == cpuid.count,
-                zip(entries, cpuid).allSatisfy({ $0.kernelBytes == $1.kernelBytes })
+                zip(entries, cpuid).allSatisfy({ live($0).kernelBytes == live($1).kernelBytes })
             else { throw .EINVAL }
             return
         }
@@ -117,11 +120,16 @@ extension VirtualCPU {
     /// The state as CR4 and XCR0 intercepts and the GHCB tell it even of a sealed guest.
     private var liveState: ProcessorState { processor?.state ?? savedState }
 
-    /// CPUID as the guest gets it: the VMM's entry with the bits that follow the processor's state.
+    /// CPUID as the guest gets it.
     func cpuidValues(_ function: UInt32, _ subleaf: UInt32) -> (eax: UInt32, ebx: UInt32, ecx: UInt32, edx: UInt32) {
-        guard let entry = cpuidEntry(function, subleaf) else { return (0, 0, 0, 0) }
-        var value = (eax: entry.eax, ebx: entry.ebx, ecx: entry.ecx, edx: entry.edx)
-        if function == 1 {
+        guard let entry = cpuidEntry(function, subleaf).map(live) else { return (0, 0, 0, 0) }
+        return (entry.eax, entry.ebx, entry.ecx, entry.edx)
+    }
+
+    /// The VMM's entry with the bits that follow the processor's state.
+    private func live(_ entry: KVMCPUIDEntry) -> KVMCPUIDEntry {
+        var value = entry
+        if entry.function == 1 {
             // The APIC bit follows IA32_APIC_BASE.
             let isEnabled = apicBase & 0x800 != 0
             value.edx = value.edx & ~(1 << 9) | (isEnabled ? entry.edx & (1 << 9) : 0)
@@ -129,7 +137,7 @@ extension VirtualCPU {
             let hasXSave = value.ecx & 1 << 26 != 0 && liveState.cr4 & CR4.osxsave != 0
             value.ecx = value.ecx & ~(1 << 27) | (hasXSave ? 1 << 27 : 0)
         }
-        if function == 0xd, subleaf == 0 || subleaf == 1 && value.eax & 10 != 0 {
+        if entry.function == 0xd, entry.index == 0 || entry.index == 1 && value.eax & 10 != 0 {
             // The size of the area for what is enabled now.
             value.ebx = Self.saveAreaSize(liveState.xcr0)
         }
@@ -170,11 +178,17 @@ extension VirtualCPU {
         mpState = new
     }
 
-    private var events: KVMVCPUEvents {
+    var events: KVMVCPUEvents {
         var value = KVMVCPUEvents()
         if let queuedVector {
             value.interruptInjected = 1
             value.interruptNumber = queuedVector
+        }
+        if let queuedException {
+            value.exceptionInjected = 1
+            value.exceptionNumber = queuedException.vector
+            value.exceptionHasErrorCode = queuedException.errorCode == nil ? 0 : 1
+            value.exceptionErrorCode = queuedException.errorCode ?? 0
         }
         let pending = vm.interrupts.withLock { controller in
             controller.apics.indices.contains(index) && controller.apics[index].nmiPending
@@ -183,16 +197,28 @@ extension VirtualCPU {
         value.nmiMasked = nmiMasked ? 1 : 0
         // NMI_PENDING and SHADOW are meaningful.
         value.flags = 1 | 4
+        if vm.reportsPayloads.load(ordering: .relaxed) { value.flags |= 16 }
+        if vm.reportsTripleFaults.load(ordering: .relaxed) {
+            value.flags |= 32
+            value.tripleFaultPending = tripleFaultPending ? 1 : 0
+        }
         return value
     }
 
-    private func setEvents(_ value: KVMVCPUEvents) throws(Errno) {
+    func setEvents(_ value: KVMVCPUEvents) throws(Errno) {
         if value.flags & ~63 != 0 { throw .EINVAL }
         if value.exceptionInjected != 0 && (value.exceptionNumber > 31 || value.exceptionNumber == 2) { throw .EINVAL }
         // No SMM in this machine.
         if value.flags & 8 != 0 && (value.smm | value.smmInsideNMI | value.smiPending) != 0 { throw .EINVAL }
+        if value.flags & 16 != 0, !vm.reportsPayloads.load(ordering: .relaxed) { throw .EINVAL }
+        if value.flags & 32 != 0 {
+            if !vm.reportsTripleFaults.load(ordering: .relaxed) { throw .EINVAL }
+            tripleFaultPending = value.tripleFaultPending != 0
+        }
         queuedVector = value.interruptInjected != 0 ? value.interruptNumber : nil
-        if value.exceptionInjected != 0 {
+        queuedException = nil
+        // One that is pending is as good as injected: this machine has no nested guests to ask first.
+        if value.exceptionInjected != 0 || value.flags & 16 != 0 && value.exceptionPending != 0 {
             queuedException = (value.exceptionNumber, value.exceptionHasErrorCode != 0 ? value.exceptionErrorCode : nil)
         }
         if value.flags & 1 != 0 {
@@ -266,11 +292,5 @@ extension VirtualCPU {
         state.dr6 = value.dr6
         state.dr7 = value.dr7
         self.state = state
-    }
-
-    /// Only switching debugging on or off as such: this processor has no breakpoints for the host.
-    private func setGuestDebug(_ value: KVMGuestDebug) throws(Errno) {
-        if isSealed || value.control & ~1 != 0 { throw .EINVAL }
-        guestDebugControl = value.control
     }
 }

@@ -8,7 +8,10 @@ extension VirtualCPU {
     /// Reads an MSR; nil raises #GP in a guest and ends KVM_GET_MSRS.
     func readMSR(_ number: UInt32, hostInitiated: Bool = false) -> UInt64? {
         let now = HostClock.monotonic
+        if let machineCheck, machineCheck.owns(number) { return machineCheck.read(number) }
         switch number {
+        case MSRNumber.platformInfo:
+            return hostInitiated || vm.showsPlatformInfo.load(ordering: .relaxed) ? msrs.platformInfo : nil
         case MSRNumber.tsc: return tsc
         case MSRNumber.tscAdjust: return msrs.tscAdjust
         // There is nothing behind them; who is not told of them does not find them.
@@ -41,7 +44,13 @@ extension VirtualCPU {
     /// Writes an MSR; false raises #GP in a guest and ends KVM_SET_MSRS.
     func writeMSR(_ number: UInt32, _ value: UInt64, hostInitiated: Bool = false) -> Bool {
         let now = HostClock.monotonic
+        if machineCheck?.owns(number) == true {
+            return machineCheck?.write(number, value, hostInitiated: hostInitiated) ?? false
+        }
         switch number {
+        case MSRNumber.platformInfo:
+            guard hostInitiated else { return false }
+            msrs.platformInfo = value
         case MSRNumber.tsc:
             let before = tscOffsetNow
             tsc = value

@@ -1,6 +1,7 @@
 // Register structures of the ABI to and from the processor's state.
 
 import KVMABI
+import X86Core
 import X86Defs
 
 extension SegmentRegister {
@@ -161,26 +162,35 @@ extension VirtualCPU {
             return false
         }
         // VME PVI TSD DE PSE PAE MCE PGE PCE OSFXSR OSXMMEXCPT, and what CPUID announces.
+        // A vCPU that has not been told its CPUID may have what the processor has.
         var knownCR4: UInt64 = 0x7ff | announcedCR4
-        if announcedFeatures.contains(.xsave) { knownCR4 |= CR4.osxsave }
-        if announcedFeatures.contains(.fsgsbase) { knownCR4 |= CR4.fsgsbase }
+        let features = ProcessorFeatures(possibleCPUID)
+        if features.contains(.xsave) { knownCR4 |= CR4.osxsave }
+        if features.contains(.fsgsbase) { knownCR4 |= CR4.fsgsbase }
         if value.cr4 & ~knownCR4 != 0 { return false }
         if value.cr0 >> 32 != 0 { return false }
         if value.cr0 & 0x2000_0000 != 0 && value.cr0 & 0x4000_0000 == 0 { return false }
         return !(paging && value.cr0 & 1 == 0)
     }
 
+    /// What the vCPU was told, or could be told.
+    private var possibleCPUID: [KVMCPUIDEntry] {
+        cpuid.isEmpty ? vm.kernel.configuration.profile.supportedCPUID : cpuid
+    }
+
     /// The later CR4 bits that this vCPU's CPUID announces.
     var announcedCR4: UInt64 {
+        let cpuid = possibleCPUID
+        func leaf(_ function: UInt32) -> KVMCPUIDEntry? { cpuid.first { $0.function == function && $0.index == 0 } }
         var bits: UInt64 = 0
-        if let leaf = cpuidEntry(7, 0) {
+        if let leaf = leaf(7) {
             if leaf.ebx & 1 << 7 != 0 { bits |= CR4.smep }
             if leaf.ebx & 1 << 20 != 0 { bits |= CR4.smap }
             if leaf.ecx & 1 << 2 != 0 { bits |= CR4.umip }
             if leaf.ecx & 1 << 16 != 0 { bits |= CR4.la57 }
             if leaf.ecx & 1 << 3 != 0 { bits |= 1 << 22 }  // PKE
         }
-        if let leaf = cpuidEntry(1, 0), leaf.ecx & 1 << 17 != 0 { bits |= CR4.pcide }
+        if let leaf = leaf(1), leaf.ecx & 1 << 17 != 0 { bits |= CR4.pcide }
         return bits
     }
 

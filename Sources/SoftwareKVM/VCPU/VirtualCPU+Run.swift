@@ -9,6 +9,7 @@ package enum Completion: Equatable, Sendable {
     case none
     case portAccess(IOAccess)
     case mmio(isWrite: Bool)
+    case msr
     case hypercall
     case msrPageStateChange
     case pageStateChange(GHCBSession, PageStateChange)
@@ -37,8 +38,6 @@ extension VirtualCPU {
     func run() throws(Errno) -> Int32 {
         // A confidential VM does not run before its INIT2.
         if vm.type != .plain, vm.technology == nil { throw .EINVAL }
-        // KVM_CAP_SYNC_REGS is 0 here: no register set may be asked for.
-        if runPage.validRegisters != 0 || runPage.dirtyRegisters != 0 { throw .EINVAL }
         takeStartRequest()
         takeStartup()
         if mpState == .uninitialized || mpState == .initReceived {
@@ -47,6 +46,7 @@ extension VirtualCPU {
             let outcome = sleeper.sleep(nanoseconds: Self.longestSleep)
             throw runPage.immediateExit || outcome == .interrupted ? .EINTR : .EAGAIN
         }
+        try takeSynchronizedRegisters()
         guard let processor = makeProcessor() else {
             // VMRUN refuses: VMEXIT_INVALID.
             runPage.failEntryReason = ~0
@@ -56,13 +56,16 @@ extension VirtualCPU {
         // User space had control and may have written guest memory, code included.
         paused { processor.hostMemoryMayHaveChanged() }
         var step = complete()
-        if step == .resume && runPage.immediateExit { step = .fail(.EINTR) }
+        // Asked for before the guest ran: what was left open is finished, and the last exit stays in the run page.
+        let onlyCompletes = step == .resume && runPage.immediateExit
+        if onlyCompletes { step = .fail(.EINTR) }
         while step == .resume {
             step = runOnce(processor)
             // The processor that runs may be one that another vCPU wants to be another, or none.
             if hasStartRequest || mpState == .initReceived { break }
         }
         publishState(processor)
+        publishSynchronizedRegisters()
         saveVMSA(processor)
         switch step {
         case .resume: throw .EAGAIN
@@ -70,7 +73,7 @@ extension VirtualCPU {
             runPage.exitReason = reason
             return 0
         case .fail(let errno):
-            if errno == .EINTR { runPage.exitReason = .interrupted }
+            if errno == .EINTR && !onlyCompletes { runPage.exitReason = .interrupted }
             throw errno
         }
     }
@@ -94,9 +97,13 @@ extension VirtualCPU {
         case .none: return .resume
         case .portAccess(let access):
             let mask = access.byteCount >= 4 ? UInt32.max : (1 << UInt32(8 * access.byteCount)) - 1
-            let value = runPage.mapping.load(at: 0x1000, as: UInt32.self) & mask
-            // Finishes the instruction, inside the guest.
-            paused { processor?.completeIO(value: value) }
+            // Finishes the instruction, inside the guest; of INS as many elements as the VMM has given.
+            paused {
+                for element in 0..<access.elementCount {
+                    let value = runPage.mapping.load(at: 0x1000 + element * access.byteCount, as: UInt32.self) & mask
+                    if processor?.completeIO(value: value) != true { break }
+                }
+            }
             return .resume
         case .mmio(let isWrite):
             if !isWrite { paused { processor?.completeMMIO(value: runPage.mmioData) } }
@@ -104,6 +111,7 @@ extension VirtualCPU {
         case .hypercall:
             processor?[0] = runPage.hypercallResult
             return .resume
+        case .msr: return completeMSRAccess()
         case .msrPageStateChange: return completeMSRPageStateChange()
         case .pageStateChange(let session, let change): return completePageStateChange(session, change)
         case .ghcbPortRead(let session, let size): return completeGHCBPortRead(session, size)
@@ -139,6 +147,11 @@ extension VirtualCPU {
             runPage.mapping.store(finished, at: RunPage.exitOffset)
             return .exit(.ioapicEOI)
         }
+        if tripleFaultPending {
+            tripleFaultPending = false
+            resetAfterShutdown()
+            return .exit(.shutdown)
+        }
         if mpState == .halted || mpState == .apResetHold {
             guard mpState == .halted, deliverable || nmiPendingWithoutLAPIC else {
                 return sleep(until: deadline, now: now)
@@ -165,7 +178,7 @@ extension VirtualCPU {
             queuedException = nil
             return
         }
-        if processor.hasPendingEvent { return }
+        if processor.hasPendingEvent || guestDebugControl & KVMGuestDebug.blockInterrupts != 0 { return }
         if !nmiMasked, protectsState || !processor.nmiBlocked, takeNMI() {
             // Guests with encrypted state report the end of the handler themselves [GHCB 4.1.3].
             nmiMasked = protectsState
@@ -237,6 +250,9 @@ extension VirtualCPU {
                 if controller.apics.indices.contains(index) { controller.apics[index].taskPriorityClass = value }
             }
             return .resume
+        case .exception(let vector, _):
+            reportDebugException(vector, processor)
+            return .exit(.debug)
         case .shutdown:
             resetAfterShutdown()
             return .exit(.shutdown)
@@ -249,21 +265,11 @@ extension VirtualCPU {
             processor[2] = UInt64(values.edx)
             return .resume
         case .readMSR(let number):
-            if let value = readMSR(number) {
-                processor.completeMSR(value: value)
-            } else {
-                processor.injectException(vector: 13, errorCode: 0)
-            }
-            return .resume
-        case .writeMSR(let number, let value):
-            if writeMSR(number, value) {
-                processor.completeMSR(value: value)
-            } else {
-                processor.injectException(vector: 13, errorCode: 0)
-            }
-            return .resume
+            return handleMSR(number, writing: nil, processor)
+        case .writeMSR(let number, let value): return handleMSR(number, writing: value, processor)
         case .io(let access): return handlePort(access, processor)
         case .mmio(let gpa, let byteCount, let write, let value):
+            if write, vm.takesWrite(gpa, byteCount: byteCount, value: value, isPort: false) { return .resume }
             runPage.mmio = RunPage.MMIO(physicalAddress: gpa, data: value, byteCount: UInt32(byteCount), isWrite: write)
             completion = .mmio(isWrite: write)
             return .exit(.mmio)
@@ -288,12 +294,19 @@ extension VirtualCPU {
                 paused { processor.completeIO(value: 0) }
                 return .resume
             }
+            if vm.takesWrite(
+                UInt64(access.port), byteCount: access.byteCount, value: UInt64(access.value), isPort: true)
+            {
+                paused { processor.completeIO(value: 0) }
+                return .resume
+            }
         } else if let value = readKernelPort(access.port, byteCount: access.byteCount) {
             paused { processor.completeIO(value: UInt32(truncatingIfNeeded: value)) }
             return .resume
         }
         let io = RunPage.PortIO(
-            isWrite: access.write, size: UInt8(truncatingIfNeeded: access.byteCount), port: access.port)
+            isWrite: access.write, size: UInt8(truncatingIfNeeded: access.byteCount), port: access.port,
+            count: UInt32(truncatingIfNeeded: access.elementCount))
         runPage.portIO = io
         if access.write { runPage.mapping.store(access.value, at: Int(io.dataOffset)) }
         completion = .portAccess(access)

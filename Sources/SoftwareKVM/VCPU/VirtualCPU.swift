@@ -49,6 +49,11 @@ package final class VirtualCPU: @unchecked Sendable {
     var apicBaseWithoutLAPIC: UInt64
     /// KVM_SET_GUEST_DEBUG.
     var guestDebugControl: UInt32 = 0
+    /// KVM_SET_VCPU_EVENTS with the triple fault event.
+    var tripleFaultPending = false
+    /// KVM_X86_SETUP_MCE.
+    var machineCheck: MachineCheck?
+    var guestDebugRegisters: [8 of UInt64] = .init(repeating: 0)
     /// KVM_INTERRUPT, or `interrupt_bitmap` of SET_SREGS.
     var queuedVector: UInt8?
     /// KVM_SET_VCPU_EVENTS: to be injected on the next entry.
@@ -67,7 +72,7 @@ package final class VirtualCPU: @unchecked Sendable {
     /// AP jump table address that the guest has left with the hypervisor [GHCB 4.1].
     var apJumpTable: UInt64 = 0
 
-    init(vm: VirtualMachine, id: UInt32, index: Int, isBootProcessor: Bool, tscKHz: UInt32) {
+    init(vm: VirtualMachine, id: UInt32, index: Int, isBootProcessor: Bool, tscKHz: UInt32, mapping: KernelMapping) {
         self.vm = vm
         self.id = id
         self.index = index
@@ -75,10 +80,6 @@ package final class VirtualCPU: @unchecked Sendable {
         self.tscKHz = tscKHz
         mpState = isBootProcessor ? .runnable : .uninitialized
         apicBaseWithoutLAPIC = LocalAPIC.defaultBase | 0x800 | (isBootProcessor ? 0x100 : 0)
-        // The kernel's own memory: this process has it or has nothing.
-        guard let mapping = try? KernelMapping.anonymous(byteCount: Self.mappingByteCount) else {
-            preconditionFailure("no memory for a vCPU's run page")
-        }
         runPage = RunPage(mapping)
         // RDX after reset is the signature [APM2 14.1.3]; KVM uses 0x600 until CPUID is known.
         savedState.generalRegisters[2] = 0x600
@@ -178,6 +179,8 @@ package final class VirtualCPU: @unchecked Sendable {
             self.processor = processor
             return processor
         }
+        if guestDebugControl != 0 { applyGuestDebug(to: processor) }
+        processor.interceptsOwnMSRs = !protectsState && vm.msrFilter.withLock { $0 != nil }
         processor.tscKHz = tscKHz
         // To the nanosecond the same as before, and as on the machine's other vCPUs.
         processor.tscOffset = tscOffset

@@ -39,7 +39,7 @@ extension Processor {
         }
         while true {
             if s.pointee.window != 0, canTakeInterrupt { return .interruptWindow }
-            let stepping = s.pointee.system_flags & RFLAGS.tf != 0
+            let stepping = isStepping
             stepSuppressed = false
             stepAfterAll = false
             codeForgotten = false
@@ -72,6 +72,7 @@ extension Processor {
                 var event = preparedException
                 event.isDebugFault = breakpointFault
                 breakpointFault = false
+                if intercept(event) { return exit }
                 if !deliver(event) { return exit }
                 // A handler that faults on its first byte would otherwise keep this loop for ever.
                 s.pointee.budget &-= 1
@@ -92,14 +93,18 @@ extension Processor {
         }
     }
 
+    /// The guest steps, or the hypervisor does.
+    var isStepping: Bool { s.pointee.system_flags & RFLAGS.tf != 0 || singleSteps }
+
     /// False: an exit has been prepared.
     private func deliverTrapBehindExit() -> Bool {
         trapBehindExit = false
         stepSuppressed = false
         stepAfterAll = false
         s.pointee.leave = UInt32(X86_LEAVE_LOOKUP)
-        debugTrap(stepping: s.pointee.system_flags & RFLAGS.tf != 0)
-        return s.pointee.leave != UInt32(X86_LEAVE_EXCEPTION) || deliver(preparedException)
+        debugTrap(stepping: isStepping)
+        if s.pointee.leave != UInt32(X86_LEAVE_EXCEPTION) { return true }
+        return !intercept(preparedException) && deliver(preparedException)
     }
 
     /// Makes `run` return `.interrupt` at the next block.
@@ -130,15 +135,19 @@ extension Processor {
         s.pointee.link = nil
         switch Int(s.pointee.leave) {
         case Int(X86_LEAVE_EXCEPTION):
-            if !deliver(preparedException) { pendingExit = exit }
+            if intercept(preparedException) || !deliver(preparedException) { pendingExit = exit }
         case Int(X86_LEAVE_EXIT):
             pendingExit = exit
-            if s.pointee.system_flags & RFLAGS.tf != 0 || pendingDebug != 0 { noteTrapBehindExit() }
+            if isStepping || pendingDebug != 0 { noteTrapBehindExit() }
         default:
             retired &+= 1
-            if s.pointee.system_flags & RFLAGS.tf != 0 || pendingDebug != 0 {
-                debugTrap(stepping: s.pointee.system_flags & RFLAGS.tf != 0)
-                if s.pointee.leave == UInt32(X86_LEAVE_EXCEPTION), !deliver(preparedException) { pendingExit = exit }
+            if isStepping || pendingDebug != 0 {
+                debugTrap(stepping: isStepping)
+                if s.pointee.leave == UInt32(X86_LEAVE_EXCEPTION),
+                    intercept(preparedException) || !deliver(preparedException)
+                {
+                    pendingExit = exit
+                }
             }
         }
     }

@@ -12,22 +12,40 @@ private enum BreakpointKind: UInt64 {
     case execute, write, port, access
 }
 
+/// Breakpoints of the hypervisor, in place of the guest's.
+public struct HostBreakpoints: Sendable, Equatable {
+    /// DR0 to DR3.
+    public var addresses: [4 of UInt64]
+    public var dr7: UInt64
+    public init(addresses: [4 of UInt64], dr7: UInt64) {
+        self.addresses = addresses
+        self.dr7 = dr7
+    }
+
+    public static func == (a: Self, b: Self) -> Bool {
+        a.dr7 == b.dr7 && (0..<4).allSatisfy { a.addresses[$0] == b.addresses[$0] }
+    }
+}
+
 extension Processor {
+    private var armedDR7: UInt64 { hostBreakpoints?.dr7 ?? s.pointee.dr.7 }
+
     /// DR0…DR3 that DR7 enables: number, address, R/W field, bytes.
     private var enabledBreakpoints: [(Int, UInt64, BreakpointKind, UInt64)] {
-        let dr7 = s.pointee.dr.7
+        let dr7 = armedDR7
         return (0..<4).compactMap { n in
             guard dr7 &>> UInt64(n &* 2) & 3 != 0 else { return nil }
             let field = dr7 &>> UInt64(16 &+ n &* 4)
             let byteCount: UInt64 = [1, 2, 8, 4][Int((field &>> 2) & 3)]
-            return (n, debugRegister(n) & ~(byteCount &- 1), BreakpointKind(rawValue: field & 3) ?? .execute, byteCount)
+            let address = hostBreakpoints?.addresses[n] ?? debugRegister(n)
+            return (n, address & ~(byteCount &- 1), BreakpointKind(rawValue: field & 3) ?? .execute, byteCount)
         }
     }
 
     /// After a change of a debug register.
     func updateBreakpoints() {
         let wasArmed = debugArmed
-        debugArmed = s.pointee.dr.7 & 0xff != 0
+        debugArmed = armedDR7 & 0xff != 0
         guard wasArmed || debugArmed else { return }
         watchedPages = enabledBreakpoints.filter { $0.2 == .write || $0.2 == .access }.map { $0.1 & ~0xfff }
         flushLinearTranslations()
@@ -97,14 +115,30 @@ extension Processor {
 
     /// DR7.GD: an access to a debug register is a #DB itself.
     func generalDetect(at rip: UInt64) -> Bool {
-        guard s.pointee.dr.7 & (1 &<< 13) != 0 else { return false }
+        guard armedDR7 & (1 &<< 13) != 0 else { return false }
         setDebugStatus(1 &<< 13)
         prepareException(1, at: rip)
         return true
     }
 
-    /// B0 to B3 say only what happened last; the others stay until software clears them.
-    func setDebugStatus(_ bits: UInt64) { s.pointee.dr.6 = s.pointee.dr.6 & ~15 | bits }
+    /// B0 to B3 say only what happened last; the others stay until software clears them. What is intercepted is no concern
+    /// of the guest's DR6.
+    func setDebugStatus(_ bits: UInt64) {
+        if exceptionIntercepts & 2 != 0 {
+            interceptedDebugStatus = 0xffff_0ff0 | bits
+        } else {
+            s.pointee.dr.6 = s.pointee.dr.6 & ~15 | bits
+        }
+    }
+
+    // MARK: Interception
+
+    /// True: the event is the hypervisor's, and its exit is prepared.
+    func intercept(_ event: Event) -> Bool {
+        guard exceptionIntercepts &>> UInt32(event.vector & 31) & 1 != 0 else { return false }
+        exit = .exception(vector: event.vector, errorCode: event.errorCode)
+        return true
+    }
 
     /// May this address be in the jump cache? With five levels of paging only those that look as with four.
     func hasJumpKey(_ rip: UInt64) -> Bool {

@@ -87,9 +87,18 @@ extension Processor {
                 guard let v = readInteger(linear, byteCount, at: rip) else { return false }
                 value = v
             }
+            var elements = 1
+            if input, u.imm != 0 {
+                // As far as the page goes: nobody can say yet whether the next one can be written.
+                let isDown = s.pointee.system_flags & RFLAGS.df != 0
+                let room = isDown ? Int(linear & 0xfff) : 4096 &- Int(linear & 0xfff)
+                elements = max(1, min(room / byteCount, 1024 / byteCount, Int(clamping: count)))
+            }
             prepareExit(
                 .io(
-                    IOAccess(port: port, byteCount: byteCount, write: !input, value: UInt32(truncatingIfNeeded: value))),
+                    IOAccess(
+                        port: port, byteCount: byteCount, write: !input, value: UInt32(truncatingIfNeeded: value),
+                        elementCount: elements)),
                 at: rip)
             return false
         }

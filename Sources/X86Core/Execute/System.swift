@@ -77,7 +77,7 @@ extension Processor {
         case .rdmsr:
             guard privileged else { return gp() }
             let index: UInt32 = get(s, Slot.gpr(1))
-            guard let value = readOwnMSR(index) else {
+            guard !interceptsOwnMSRs, let value = readOwnMSR(index) else {
                 instructionBehindExit = next
                 return encrypted ? vc(0x7c) : leave(.readMSR(index), at: rip)
             }
@@ -87,7 +87,7 @@ extension Processor {
             guard privileged else { return gp() }
             let index: UInt32 = get(s, Slot.gpr(1))
             let value = get(s, 0, as: UInt64.self) & 0xffff_ffff | get(s, Slot.gpr(2), as: UInt64.self) &<< 32
-            switch writeProcessorMSR(index, value) {
+            switch interceptsOwnMSRs ? .foreign : writeProcessorMSR(index, value) {
             case .done: return proceed()
             case .refused: return gp()
             case .foreign:
@@ -372,6 +372,10 @@ extension Processor {
 
     /// INT n and INT3: the frame names the next instruction, a fault on the way the INT itself.
     func softwareInterrupt(_ vector: UInt8, at rip: UInt64, next: UInt64) {
+        // INT3, and not the two bytes of INT 3, is an exception to the hypervisor.
+        if exceptionIntercepts & 8 != 0, vector == 3, next &- rip == 1 {
+            return prepareExit(.exception(vector: 3, errorCode: nil), at: rip)
+        }
         s.pointee.rip = next
         if deliver(Event(vector: vector, errorCode: nil, kind: .software), faultsAt: rip) {
             stepSuppressed = true

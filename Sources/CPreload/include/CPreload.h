@@ -1,0 +1,25 @@
+// What the preload library's two halves know of each other. The C half stands before libc's functions; the Swift half is
+// the kernel.
+
+#ifndef CPRELOAD_H
+#define CPRELOAD_H
+
+#include <stdint.h>
+
+// The Swift half. Each gives a result of zero or more, or a negated errno.
+int32_t snpvmm_preload_open(int32_t node);  // 0: /dev/kvm, 1: /dev/sev
+int32_t snpvmm_preload_ioctl(int32_t descriptor, uint32_t request, uint64_t argument);
+void snpvmm_preload_close(int32_t descriptor);
+// What the machine's CPUID says: 0…3 are EAX to EDX of leaf 0x8000001F, 4 is EAX of leaf 1.
+uint32_t snpvmm_preload_cpuid(int32_t which);
+
+// A number from the environment, by the order in preload.c; -1 where there is none or no number.
+int64_t preload_setting(int32_t which);
+
+// A line for standard error, a byte at a time; the newline writes it.
+void preload_say(uint8_t byte);
+
+// Keeps the C half in whatever links this module.
+void snpvmm_preload_anchor(void);
+
+#endif

@@ -1,0 +1,67 @@
+// The software kernel in a program that opens /dev/kvm itself. Functions of C's half of the library come here, on the
+// program's own threads; the machine starts with the first node that is opened.
+
+import CPreload
+import KVMABI
+import SoftwareKVM
+import Synchronization
+
+/// The machine of this process.
+private enum Machine {
+    private static let started = Mutex<Result<SoftwareKVM, Errno>?>(nil)
+
+    /// Started by the first caller. A machine that cannot start is a device that is not there.
+    static func kernel() -> Result<SoftwareKVM, Errno> {
+        started.withLock { started in
+            if let started { return started }
+            var result: Result<SoftwareKVM, Errno>
+            do {
+                result = .success(try SoftwareKVM(configuration: Settings.configuration()))
+            } catch {
+                Settings.complain("\(error)")
+                result = .failure(.ENODEV)
+            }
+            started = result
+            return result
+        }
+    }
+}
+
+@_cdecl("snpvmm_preload_open")
+public func preloadOpen(_ node: Int32) -> Int32 {
+    switch Machine.kernel() {
+    case .success(let kernel):
+        do { return try kernel.open(node == 0 ? .kvm : .sev).rawValue } catch { return 0 &- error.rawValue }
+    case .failure(let error): return 0 &- error.rawValue
+    }
+}
+
+@_cdecl("snpvmm_preload_ioctl")
+public func preloadRequest(_ descriptor: Int32, _ request: UInt32, _ argument: UInt64) -> Int32 {
+    guard case .success(let kernel) = Machine.kernel() else { return 0 &- Errno.EBADF.rawValue }
+    let request = IoctlRequest(rawValue: request)
+    let answer = kernel.systemCall(KernelHandle(rawValue: descriptor), request, argument)
+    if Settings.traces {
+        let text = answer < 0 ? "\(Errno(rawValue: 0 &- answer))" : "\(answer)"
+        Settings.complain("\(descriptor) \(request) 0x\(String(argument, radix: 16)) = \(text)")
+    }
+    return answer
+}
+
+@_cdecl("snpvmm_preload_close")
+public func preloadClose(_ descriptor: Int32) {
+    if case .success(let kernel) = Machine.kernel() { kernel.close(KernelHandle(rawValue: descriptor)) }
+}
+
+/// Five numbers: CPUID 0x8000001F, and leaf 1 EAX.
+@_cdecl("snpvmm_preload_cpuid")
+public func preloadCPUID(_ index: Int32) -> UInt32 {
+    let host = SoftwareKVM.hostCPUID(of: Settings.configuration().profile)
+    switch index {
+    case 0: return host.encryption.eax
+    case 1: return host.encryption.ebx
+    case 2: return host.encryption.ecx
+    case 3: return host.encryption.edx
+    default: return host.signature
+    }
+}
