@@ -185,6 +185,7 @@ private func checkProcessor(_ input: [UInt8], encrypted: Bool) -> Outcome {
             guard (1...8).contains(byteCount) else { return .impossible("MMIO of \(byteCount) bytes") }
             if !write { processor.completeMMIO(value: .max) }
             kinds = "mmio"
+        case .exception(let vector, _): return .impossible("exception \(vector) left, which nobody intercepts")
         case .nestedPageFault:
             return .fine("nested page fault")
         }
