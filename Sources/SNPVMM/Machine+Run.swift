@@ -6,6 +6,7 @@
 import Dispatch
 import Glibc
 import GuestImage
+import HostDiagnosis
 import KVMABI
 import SEVABI
 import VMMDevices
@@ -214,29 +215,21 @@ extension Machine {
         case .shutdown:
             return .failed(
                 guestError(
-                    "KVM_EXIT_SHUTDOWN", processor, finding: "a triple fault",
-                    cause:
-                        "an exception that the guest could not deliver: no handler, a bad stack, or page tables that do "
-                        + "not map it",
-                    next: "boot the guest with earlyprintk=serial to see what it did last"))
+                    "KVM_EXIT_SHUTDOWN", processor, finding: "a triple fault", .of(reason)))
         case .internalError:
             return .failed(
                 guestError(
                     "KVM_EXIT_INTERNAL_ERROR", processor, finding: InternalErrorText.describe(page.internalError),
-                    cause: "an instruction or a state that this host kernel does not implement",
-                    next: "report the bytes together with the guest's kernel version"))
+                    .of(page.internalError.kind)))
         case .failEntry:
             return .failed(
                 guestError(
                     "KVM_EXIT_FAIL_ENTRY", processor, finding: "VMRUN failed with \(hex(page.failEntryReason))",
-                    cause: "a register state that the processor cannot enter, or a VMSA page that is not one any more",
-                    next: "look at dmesg on the host"))
+                    .of(reason)))
         default:
             let detail = reason == .unknown ? ", hardware exit \(hex(page.hardwareExitReason))" : ""
             return .failed(
-                guestError(
-                    "KVM_RUN", processor, finding: "\(reason)\(detail)",
-                    cause: "an exit that this machine does not ask for", next: "report it with --launch-log"))
+                guestError("KVM_RUN", processor, finding: "\(reason)\(detail)", .of(reason)))
         }
     }
 
@@ -259,7 +252,7 @@ extension Machine {
     }
 
     private func guestError(
-        _ request: String, _ processor: VCPU, finding: String, cause: String, next: String
+        _ request: String, _ processor: VCPU, finding: String, _ end: GuestEnd
     ) -> VMMError {
         // A protected guest does not show its registers, and after a shutdown they are those of a reset.
         var registers = KVMRegisters()
@@ -268,7 +261,7 @@ extension Machine {
         let place = hasRegisters ? "RIP \(hex(registers.rip))" : ""
         return VMMError(
             .guestFailed, step: "run the guest any further", request: request, context: place, finding: finding,
-            likelyCause: cause, nextStep: next)
+            likelyCause: end.likely.text, nextStep: end.likely.nextStep)
     }
 
     // MARK: Devices
@@ -410,9 +403,8 @@ extension Machine {
                 VMMError(
                     .guestFailed, step: "run the guest any further", request: "KVM_EXIT_SYSTEM_EVENT",
                     finding: "event \(event.type.rawValue), data " + event.data.map { hex($0) }.joined(separator: " "),
-                    likelyCause: event.type == .crash
-                        ? "the guest reported a crash" : "an event this machine does not have",
-                    nextStep: "look at the guest's last console lines"))
+                    likelyCause: GuestEnd.of(event.type).likely.text, nextStep: GuestEnd.of(event.type).likely.nextStep)
+            )
         }
     }
 }

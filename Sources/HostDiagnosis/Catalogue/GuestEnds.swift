@@ -17,6 +17,26 @@ public struct GuestEnd: Sendable {
         (self.name, self.number, self.meaning, self.causes) = (name, number, meaning, causes)
     }
 
+    /// What is likely behind an end that came unasked.
+    public var likely: ErrorCatalogue.Cause {
+        causes.first ?? .init("an exit that this machine does not ask for", next: "report it with --launch-log")
+    }
+
+    /// The row of an exit; one without causes for an exit that has none here.
+    public static func of(_ reason: ExitReason) -> GuestEnd {
+        exits.first { $0.number == reason.rawValue } ?? .init("\(reason)", reason.rawValue, "not known")
+    }
+
+    /// The row of an internal error.
+    public static func of(_ kind: InternalErrorKind) -> GuestEnd {
+        internalErrors.first { $0.number == kind.rawValue } ?? of(ExitReason.internalError)
+    }
+
+    /// The row of a system event.
+    public static func of(_ type: SystemEventType) -> GuestEnd {
+        systemEvents.first { $0.number == type.rawValue } ?? of(ExitReason.systemEvent)
+    }
+
     /// `exit_reason` [KVM KVM_RUN].
     public static let exits: [GuestEnd] = [
         .init(
@@ -32,8 +52,9 @@ public struct GuestEnd: Sendable {
         .init(
             "KVM_EXIT_SHUTDOWN", 8, "a triple fault: an exception while an exception was being delivered, twice",
             .init(
-                "the guest's kernel crashed before it had handlers", check: "the guest's last console lines",
-                next: "boot it with earlyprintk=serial"),
+                "an exception that the guest could not deliver: no handler, a bad stack, or page tables that do not map it",
+                check: "the guest's last console lines",
+                next: "boot the guest with earlyprintk=serial to see what it did last"),
             .init(
                 "an SNP guest touched memory that it had not validated, or whose owner changed",
                 check: "--launch-log; the exits before it", next: "look at what was converted last")),
@@ -41,7 +62,7 @@ public struct GuestEnd: Sendable {
             "KVM_EXIT_FAIL_ENTRY", 9, "VMRUN failed: the processor did not take the state",
             .init(
                 "a VMSA page that is none any more, or registers that cannot be together", check: "dmesg | grep -i kvm",
-                next: "report the reason together with --launch-log")),
+                next: "look at dmesg on the host, and report the reason together with --launch-log")),
         .init("KVM_EXIT_INTR", 10, "a signal came for the vCPU's thread"),
         .init(
             "KVM_EXIT_INTERNAL_ERROR", 17, "the host kernel cannot go on with this vCPU: suberror says why",
@@ -77,14 +98,14 @@ public struct GuestEnd: Sendable {
         .init(
             "KVM_INTERNAL_ERROR_EMULATION", 1, "an instruction that the kernel would have to emulate, and cannot",
             .init(
+                "an instruction that this host kernel does not implement", check: "uname -r",
+                next: "report the bytes together with the guest's kernel version; try --backend software"),
+            .init(
                 "a guest that ran into data: the bytes are no code", check: "the instruction bytes in the message",
                 next: "boot it with earlyprintk=serial"),
             .init(
                 "an encrypted guest touched what is no RAM without the GHCB: the kernel cannot read its instruction",
-                next: "use a guest kernel with SEV-ES and SNP support"),
-            .init(
-                "a kernel that emulates incompletely", check: "uname -r",
-                next: "report the bytes; try --backend software")),
+                next: "use a guest kernel with SEV-ES and SNP support")),
         .init(
             "KVM_INTERNAL_ERROR_SIMUL_EX", 2,
             "an exception came while another was delivered, and the kernel cannot go on",
@@ -105,7 +126,7 @@ public struct GuestEnd: Sendable {
         .init("KVM_SYSTEM_EVENT_RESET", 2, "the guest asked for a reset, which a measured launch does not have"),
         .init(
             "KVM_SYSTEM_EVENT_CRASH", 3, "the guest reported that it crashed",
-            .init("a panic", check: "the guest's last console lines", next: "look there")),
+            .init("a panic", next: "look at the guest's last console lines")),
         .init("KVM_SYSTEM_EVENT_WAKEUP", 4, "a suspended guest wakes up"),
         .init("KVM_SYSTEM_EVENT_SUSPEND", 5, "the guest suspended itself"),
         .init("KVM_SYSTEM_EVENT_SEV_TERM", 6, "the guest asked for its termination: the reason is in the GHCB MSR"),
