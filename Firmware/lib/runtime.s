@@ -11,6 +11,7 @@
 .globl _start, guest_main, print, print_hex, expect, finish, power_off, terminate, serial_byte
 .globl msr_protocol, ghcb_begin, ghcb_call, mmio_write_byte, pte_of, set_encrypted, validate, page_state
 .globl ghcb, boot_params, c_mask, sev_status, fault_vector, fault_error, fault_address, fault_rip, recovery, idt_pointer
+.globl fault_cs, fault_flags, fault_rsp, fault_dr6, fault_count, recovery_stack, idt, exception_stubs
 
 .section .text.start, "ax"
 _start:
@@ -447,7 +448,8 @@ port_write_byte:
     pop rdi
     ret
 
-# Exceptions: note what happened; go on at `recovery` if a check waits there, else report and end.
+# Exceptions: note what happened; go on at `recovery` if a check waits there, else report and end. With a
+# `recovery_stack` that is at CPL 0 in 64-bit code, on this stack.
 .align 16
 exception_stubs:
 .set vector, 0
@@ -471,13 +473,29 @@ exception:
     mov [fault_error], rax
     mov rax, [rsp + 24]
     mov [fault_rip], rax
+    mov rax, [rsp + 32]
+    mov [fault_cs], rax
+    mov rax, [rsp + 40]
+    mov [fault_flags], rax
+    mov rax, [rsp + 48]
+    mov [fault_rsp], rax
     mov rax, cr2
     mov [fault_address], rax
+    mov rax, dr6
+    mov [fault_dr6], rax
+    inc qword ptr [fault_count]
     mov rax, [recovery]
     test rax, rax
     jz 1f
     mov [rsp + 24], rax
-    pop rax
+    mov rax, [recovery_stack]
+    test rax, rax
+    jz 2f
+    mov qword ptr [rsp + 32], 8     # from whatever privilege and mode back to ours
+    mov qword ptr [rsp + 40], 2
+    mov [rsp + 48], rax
+    mov qword ptr [rsp + 56], 16
+2:  pop rax
     add rsp, 16
     iretq
 1:  # A second exception on the way to the report ends in a triple fault.
@@ -554,6 +572,12 @@ fault_vector:   .skip 8
 fault_error:    .skip 8
 fault_address:  .skip 8
 fault_rip:      .skip 8
+fault_cs:       .skip 8
+fault_flags:    .skip 8
+fault_rsp:      .skip 8
+fault_dr6:      .skip 8
+fault_count:    .skip 8
 recovery:       .skip 8
+recovery_stack: .skip 8
 failures:       .skip 4
 reporting:      .skip 4

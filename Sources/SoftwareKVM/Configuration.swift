@@ -48,6 +48,7 @@ extension SoftwareKVM {
                 platform.adopt(settings)
                 let named = ProcessorProfile.machine(of: settings.product)
                 (profile.signature, profile.brand) = (named.signature, named.brand)
+                profile.hasFiveLevelPaging = named.hasFiveLevelPaging
             }
             if let count = scenario.stateASIDCount { profile.minimumSEVASID = count &+ 1 }
             if let count = scenario.memoryASIDCount { profile.asidCount = profile.minimumSEVASID &+ count &- 1 }

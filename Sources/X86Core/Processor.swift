@@ -104,11 +104,11 @@ public final class Processor {
     /// The instruction set TF and is already followed by the trap (SYSRET).
     var stepAfterAll = false
     /// Breakpoints are enabled; pages with data breakpoints; DR6 bits of the running instruction's data and I/O
-    /// breakpoints; the prepared #DB comes from an instruction breakpoint.
+    /// breakpoints; the prepared #DB comes from general detect.
     var debugArmed = false
     var watchedPages: [UInt64] = []
     var pendingDebug: UInt64 = 0
-    var breakpointFault = false
+    var debugFault = false
     /// The instruction that led to the last exit is done, and #DB follows it.
     var trapBehindExit = false
     var retired: UInt64 = 0

@@ -50,6 +50,8 @@ public struct ProcessorFeatures: OptionSet, Sendable, Hashable {
     /// Where AMD's and Intel's processors order faults and exceptions differently: as AMD's do. No CPUID bit but the vendor.
     public static let amdOrder = Self(rawValue: 1 << 37)
 
+    public static let invpcid = Self(rawValue: 1 << 38)
+
     /// x86-64-v1 with CMPXCHG16B, POPCNT and RDRAND.
     public static let baseline: Self = [.cmpxchg16b, .popcnt, .rdrand, .clflushopt, .clwb, .prefetchw, .lahf]
 
@@ -57,6 +59,6 @@ public struct ProcessorFeatures: OptionSet, Sendable, Hashable {
     public static let milan: Self = [
         .baseline, .sse3, .pclmulqdq, .ssse3, .fma, .sse41, .sse42, .movbe, .aes, .xsave, .avx, .f16c, .fsgsbase, .bmi1,
         .avx2, .bmi2, .rdseed, .adx, .sha, .rdpid, .vaes, .vpclmulqdq, .abm, .sse4a, .misalignedSSE, .rdtscp, .xsaveopt,
-        .xsavec, .xgetbv1, .xsaves, .clzero, .amdOrder,
+        .xsavec, .xgetbv1, .xsaves, .clzero, .amdOrder, .invpcid,
     ]
 }

@@ -10,7 +10,8 @@ public enum CR4 {
     public static let vme: UInt64 = 1, pvi: UInt64 = 2, tsd: UInt64 = 4, de: UInt64 = 8, pse: UInt64 = 0x10
     public static let pae: UInt64 = 0x20, mce: UInt64 = 0x40, pge: UInt64 = 0x80, pce: UInt64 = 0x100
     public static let osfxsr: UInt64 = 0x200, osxmmexcpt: UInt64 = 0x400, umip: UInt64 = 0x800
-    public static let la57: UInt64 = 0x1000, fsgsbase: UInt64 = 0x1_0000, pcide: UInt64 = 0x2_0000
+    public static let la57: UInt64 = 0x1000, fsgsbase: UInt64 = 0x1_0000, pcide: UInt64 = 0x2_0000,
+        pke: UInt64 = 0x40_0000
     public static let osxsave: UInt64 = 0x4_0000, smep: UInt64 = 0x10_0000, smap: UInt64 = 0x20_0000
 }
 

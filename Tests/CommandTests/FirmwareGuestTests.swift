@@ -24,7 +24,7 @@ struct FirmwareGuestTests {
     @Test(arguments: [
         "hello", "msr-protocol", "page-state", "rmpadjust", "vc-codes", "ghcb-fields", "unknown-bytes",
         "self-modifying",
-        "page-faults", "embedded-swift",
+        "page-faults", "embedded-swift", "paging", "segments", "exceptions", "single-step", "apic-timer",
     ])
     func selfCheckingGuestPasses(_ name: String) throws {
         let (ending, output) = try run(name)
@@ -44,7 +44,10 @@ struct FirmwareGuestTests {
     }
 
     /// Those that use nothing of SNP, as ordinary guests.
-    @Test(arguments: ["hello", "unknown-bytes", "self-modifying", "page-faults", "embedded-swift"])
+    @Test(arguments: [
+        "hello", "unknown-bytes", "self-modifying", "page-faults", "embedded-swift", "paging", "segments", "exceptions",
+        "single-step", "breakpoints", "apic-timer",
+    ])
     func plainGuestPasses(_ name: String) throws {
         let (ending, output) = try run(name, confidential: "none")
         let lines = output.split(whereSeparator: \.isNewline)
@@ -59,7 +62,15 @@ struct FirmwareGuestTests {
         try passes(name, technology)
     }
 
-    @Test(arguments: ["sev-es-ghcb", "vc-codes"]) func encryptedStateGuestPasses(_ name: String) throws {
+    /// INIT and SIPI, IPIs, NMIs, shoot-down and atomic operations among vCPUs.
+    @Test(arguments: [2, 4]) func plainProcessorsWorkTogether(_ cpus: Int) throws {
+        let (ending, output) = try run("interprocessor", confidential: "none", cpus: cpus)
+        #expect(output.split(whereSeparator: \.isNewline).filter { $0.hasPrefix("BAD") } == [], "\(output)")
+        #expect(ending == .exited(0), "\(output)")
+    }
+
+    @Test(arguments: ["sev-es-ghcb", "vc-codes", "paging", "exceptions", "single-step", "apic-timer"])
+    func encryptedStateGuestPasses(_ name: String) throws {
         try passes(name, "sev-es")
     }
 

@@ -2,6 +2,7 @@
 
 import KVMABI
 import X86Core
+import X86Defs
 
 extension ProcessorFeatures {
     /// Leaf, subleaf and register of each group's bit.
@@ -14,6 +15,7 @@ extension ProcessorFeatures {
         (.popcnt, 1, 0, .ecx, 23), (.aes, 1, 0, .ecx, 25), (.xsave, 1, 0, .ecx, 26), (.avx, 1, 0, .ecx, 28),
         (.f16c, 1, 0, .ecx, 29), (.rdrand, 1, 0, .ecx, 30),
         (.fsgsbase, 7, 0, .ebx, 0), (.bmi1, 7, 0, .ebx, 3), (.avx2, 7, 0, .ebx, 5), (.bmi2, 7, 0, .ebx, 8),
+        (.invpcid, 7, 0, .ebx, 10),
         (.rdseed, 7, 0, .ebx, 18), (.adx, 7, 0, .ebx, 19), (.clflushopt, 7, 0, .ebx, 23), (.clwb, 7, 0, .ebx, 24),
         (.sha, 7, 0, .ebx, 29), (.vaes, 7, 0, .ecx, 9), (.vpclmulqdq, 7, 0, .ecx, 10), (.rdpid, 7, 0, .ecx, 22),
         (.xsaveopt, 0xd, 1, .eax, 0), (.xsavec, 0xd, 1, .eax, 1), (.xgetbv1, 0xd, 1, .eax, 2),
@@ -58,9 +60,19 @@ extension VirtualCPU {
     /// What XCR0 may contain: leaf 0xD, as far as this machine has it [KVM guest_supported_xcr0].
     var supportedXCR0: UInt64 {
         guard announcedFeatures.contains(.xsave), let entry = cpuidEntry(0xd, 0) else { return 3 }
-        return UInt64(entry.eax) & (announcedFeatures.contains(.avx) ? 7 : 3) | 3
+        var components: UInt64 = announcedFeatures.contains(.avx) ? 7 : 3
+        if announcedCR4 & CR4.pke != 0 { components |= Self.pkruComponent }
+        return UInt64(entry.eax) & components | 3
     }
 
-    /// Bytes of an XSAVE area that holds these components: legacy region and header, then the upper halves of YMM.
-    static func saveAreaSize(_ components: UInt64) -> UInt32 { components & 4 != 0 ? 0x340 : 0x240 }
+    /// XCR0 bit of PKRU.
+    static let pkruComponent: UInt64 = 1 << 9
+
+    /// Bytes of an XSAVE area that holds these components: legacy region and header, then the upper halves of YMM, then
+    /// PKRU, which has its fixed place in the standard format.
+    static func saveAreaSize(_ components: UInt64, compacted: Bool) -> UInt32 {
+        let withoutPKRU: UInt32 = components & 4 != 0 ? 0x340 : 0x240
+        guard components & pkruComponent != 0 else { return withoutPKRU }
+        return (compacted ? withoutPKRU : 0x980) + 8
+    }
 }

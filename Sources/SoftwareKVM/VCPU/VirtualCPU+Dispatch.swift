@@ -137,9 +137,14 @@ extension VirtualCPU {
             let hasXSave = value.ecx & 1 << 26 != 0 && liveState.cr4 & CR4.osxsave != 0
             value.ecx = value.ecx & ~(1 << 27) | (hasXSave ? 1 << 27 : 0)
         }
+        if entry.function == 7, entry.index == 0 {
+            // OSPKE follows CR4.
+            let hasKeys = value.ecx & 1 << 3 != 0 && liveState.cr4 & CR4.pke != 0
+            value.ecx = value.ecx & ~(1 << 4) | (hasKeys ? 1 << 4 : 0)
+        }
         if entry.function == 0xd, entry.index == 0 || entry.index == 1 && value.eax & 10 != 0 {
             // The size of the area for what is enabled now.
-            value.ebx = Self.saveAreaSize(liveState.xcr0)
+            value.ebx = Self.saveAreaSize(liveState.xcr0, compacted: entry.index == 1)
         }
         return value
     }

@@ -65,7 +65,7 @@ extension VirtualCPU {
     }
 
     /// Quadwords: 0 FCW FSW FTW FOP, 1 FIP, 2 FDP, 3 MXCSR and its mask, 4…19 ST, 20…51 XMM, 64 XSTATE_BV, 72…103 the upper
-    /// halves of YMM.
+    /// halves of YMM, 304 PKRU.
     var xsave: KVMXSave {
         var value = KVMXSave()
         if isSealedByOldRules { return value }
@@ -81,6 +81,10 @@ extension VirtualCPU {
         for word in 0..<32 { value.region[20 + word] = state.xmm[word] }
         for word in 0..<32 { value.region[72 + word] = state.ymmUpper[word] }
         value.region[64] = 7
+        if supportedXCR0 & Self.pkruComponent != 0 {
+            value.region[64] |= Self.pkruComponent
+            value.region[304] = UInt64(state.pkru)
+        }
         return value
     }
 
@@ -88,7 +92,7 @@ extension VirtualCPU {
         try requireReachableFPU()
         if isSealed { return }
         let components = value.region[64]
-        if components & ~7 != 0 { throw .EINVAL }
+        if components & ~(7 | supportedXCR0) != 0 { throw .EINVAL }
         let mxcsr = UInt32(truncatingIfNeeded: value.region[3])
         if components & 2 != 0 && mxcsr & ~0x2_ffff != 0 { throw .EINVAL }
         var state = state
@@ -127,6 +131,8 @@ extension VirtualCPU {
         } else {
             state.ymmUpper = initial.ymmUpper
         }
+        // The one component that stays as it is when its bit is clear [KVM fpu_copy_uabi_to_guest_fpstate].
+        if components & Self.pkruComponent != 0 { state.pkru = UInt32(truncatingIfNeeded: value.region[304]) }
         self.state = state
     }
 }

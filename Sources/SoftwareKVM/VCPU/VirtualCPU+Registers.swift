@@ -188,7 +188,7 @@ extension VirtualCPU {
             if leaf.ebx & 1 << 20 != 0 { bits |= CR4.smap }
             if leaf.ecx & 1 << 2 != 0 { bits |= CR4.umip }
             if leaf.ecx & 1 << 16 != 0 { bits |= CR4.la57 }
-            if leaf.ecx & 1 << 3 != 0 { bits |= 1 << 22 }  // PKE
+            if leaf.ecx & 1 << 3 != 0 { bits |= CR4.pke }
         }
         if let leaf = leaf(1), leaf.ecx & 1 << 17 != 0 { bits |= CR4.pcide }
         return bits

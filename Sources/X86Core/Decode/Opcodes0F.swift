@@ -33,9 +33,11 @@ extension Decoder {
         case 0x0d:
             readModRM()
             guard !isRegister || !has(.amdOrder) else { return undefined() }
+            if legacy, !isRegister { unsettle() }
             emit(Handler.nop)  // PREFETCH, PREFETCHW
         case 0x18...0x1f:
             readModRM()
+            if legacy, !isRegister { unsettle() }  // No access, and no look at the segment.
             effect = .transparent
             if used == firstUop { emit(Handler.nop) }
         case 0x20, 0x22:
@@ -166,7 +168,7 @@ extension Decoder {
     private mutating func invalidateContext() {
         _ = byte()
         readModRM()
-        guard !isRegister, repeatPrefix == 0, processor.configuration.announcedCR4 & CR4.pcide != 0 else {
+        guard !isRegister, repeatPrefix == 0, has(.invpcid) else {
             return undefined()
         }
         noteAccess(16, write: false)

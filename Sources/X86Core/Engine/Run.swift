@@ -8,7 +8,7 @@ struct Event {
     var vector: UInt8
     var errorCode: UInt32?
     var kind: Kind
-    /// #DB from an instruction breakpoint, which is a fault.
+    /// #DB from general detect, which is a fault.
     var isDebugFault = false
 }
 
@@ -70,8 +70,8 @@ extension Processor {
             case Int(X86_LEAVE_EXCEPTION):
                 pendingMMIOWrite = nil
                 var event = preparedException
-                event.isDebugFault = breakpointFault
-                breakpointFault = false
+                event.isDebugFault = debugFault
+                debugFault = false
                 if intercept(event) { return exit }
                 if !deliver(event) { return exit }
                 // A handler that faults on its first byte would otherwise keep this loop for ever.

@@ -78,7 +78,7 @@ extension Processor {
             }
             s.pointee.cr4 = value
             let translating =
-                CR4.pge | CR4.pae | CR4.pse | CR4.smep | CR4.smap | CR4.pcide | CR4.la57 | Self.protectionKeys
+                CR4.pge | CR4.pae | CR4.pse | CR4.smep | CR4.smap | CR4.pcide | CR4.la57 | CR4.pke
             if (old ^ value) & translating != 0 { flushLinearTranslations() }
         case 8:
             guard value &>> 4 == 0 else { return gp() }
@@ -144,9 +144,16 @@ extension Processor {
         return true
     }
 
+    /// The rights are part of what the TLB remembers.
+    func setKeyRights(_ value: UInt32) {
+        guard value != s.pointee.pkru else { return }
+        s.pointee.pkru = value
+        flushLinearTranslations()
+    }
+
     /// RDPKRU and WRPKRU.
     func accessKeyRights(write: Bool, at rip: UInt64) -> Bool {
-        guard s.pointee.cr4 & Self.protectionKeys != 0 else {
+        guard s.pointee.cr4 & CR4.pke != 0 else {
             prepareException(6, at: rip)
             return false
         }
@@ -156,8 +163,7 @@ extension Processor {
             return false
         }
         if write {
-            s.pointee.pkru = get(s, 0)
-            flushLinearTranslations()
+            setKeyRights(get(s, 0))
         } else {
             put(s, 0, s.pointee.pkru)
             put(s, Slot.gpr(2), 0 as UInt32)

@@ -92,7 +92,6 @@ extension Processor {
         }
         guard hit != 0 else { return false }
         setDebugStatus(hit)
-        breakpointFault = true
         prepareException(1, at: s.pointee.rip)
         return true
     }
@@ -117,6 +116,7 @@ extension Processor {
     func generalDetect(at rip: UInt64) -> Bool {
         guard armedDR7 & (1 &<< 13) != 0 else { return false }
         setDebugStatus(1 &<< 13)
+        debugFault = true
         prepareException(1, at: rip)
         return true
     }

@@ -105,7 +105,8 @@ extension Processor {
         return true
     }
 
-    /// RF is set for faults: the instruction is to be repeated [APM2 3.1.6].
+    /// RF is set for faults: the instruction is to be repeated. An instruction breakpoint is the exception: its handler sets
+    /// RF [APM2 3.1.6].
     private func flagsToPush(_ event: Event) -> UInt64 {
         let flags = composeFlags(s)
         let isFault = event.kind == .exception && event.vector != 1 && event.vector != 3 && event.vector != 4

@@ -2,7 +2,8 @@
 //
 //   0     legacy region: as FXSAVE writes it
 //   512   header: XSTATE_BV, XCOMP_BV, zeros
-//   576   AVX: the upper halves of YMM0…15 (standard and compacted format alike: it is the only component here)
+//   576   AVX: the upper halves of YMM0…15 (standard and compacted format alike: it is the first component here)
+//   2432  PKRU, 8 bytes, in the standard format; in the compacted one behind AVX, or in its place if that is left out
 //
 // A component counts as in use when it differs from its initial state; the modified optimisation is not made: XSAVEOPT
 // and XSAVES write every component in use.
@@ -17,7 +18,9 @@ enum ExtendedOperation: UInt16 {
 
 /// State components, as bits of XCR0.
 enum StateComponent {
-    static let x87: UInt64 = 1, sse: UInt64 = 2, avx: UInt64 = 4
+    static let x87: UInt64 = 1, sse: UInt64 = 2, avx: UInt64 = 4, pkru: UInt64 = 1 &<< 9
+    /// Where PKRU is in the standard format of AMD's processors.
+    static let pkruOffset: UInt64 = 0x980
     static let compacted: UInt64 = 1 &<< 63
 }
 
@@ -41,7 +44,16 @@ private func performExtended(_ s: CPU, _ ip: IP) -> Bool {
 
 extension Processor {
     /// What XCR0 may contain.
-    var supportedXCR0: UInt64 { features.contains(.avx) ? 7 : 3 }
+    var supportedXCR0: UInt64 {
+        (features.contains(.avx) ? 7 : 3)
+            | (configuration.announcedCR4 & CR4.pke != 0 ? StateComponent.pkru : 0)
+    }
+
+    /// Offset of PKRU in an area whose compacted layout has these components, or in the standard format.
+    private func pkruOffset(compacted layout: UInt64?) -> UInt64 {
+        guard let layout else { return StateComponent.pkruOffset }
+        return layout & StateComponent.avx != 0 ? 832 : 576
+    }
 
     fileprivate func extended(_ ip: IP) -> Bool {
         let u = ip.pointee
@@ -124,6 +136,7 @@ extension Processor {
         }
         if !isZero(Slot.xmm0) { used |= StateComponent.sse }
         if !isZero(Slot.xmm0 &+ Slot.upper) { used |= StateComponent.avx }
+        if c.pointee.pkru != 0 { used |= StateComponent.pkru }
         return used
     }
 
@@ -146,7 +159,10 @@ extension Processor {
         let written = op == .xsave ? components : components & used
         let user = userMode
         // The whole area first: nothing is written if any of it faults.
-        let byteCount: UInt64 = components & StateComponent.avx != 0 ? 832 : 576
+        let pkruOffset = pkruOffset(compacted: compacts ? components : nil)
+        let byteCount: UInt64 =
+            components & StateComponent.pkru != 0
+            ? pkruOffset &+ 8 : components & StateComponent.avx != 0 ? 832 : 576
         for at in [a, a &+ byteCount &- 1] {
             guard linearPointer(at, .write, user: user, at: rip) != nil else { return false }
         }
@@ -172,6 +188,9 @@ extension Processor {
                 let value: UInt64 = get(s, Slot.xmm0 &+ Slot.upper &+ UInt16(i &* 8))
                 guard write(a &+ 576 &+ UInt64(i &* 8), value, user: user, at: rip) else { return false }
             }
+        }
+        if written & StateComponent.pkru != 0 {
+            guard write(a &+ pkruOffset, UInt64(s.pointee.pkru), user: user, at: rip) else { return false }
         }
         guard write(a &+ 512, header, user: user, at: rip) else { return false }
         guard compacts else { return true }
@@ -233,6 +252,12 @@ extension Processor {
                 upper[i] = v
             }
         }
+        var pkru: UInt32 = 0
+        if loaded & StateComponent.pkru != 0 {
+            let layout = compacted ? format & ~StateComponent.compacted : nil
+            guard let v: UInt32 = read(a &+ pkruOffset(compacted: layout), user: user, at: rip) else { return false }
+            pkru = v
+        }
         // What was not asked for stays.
         let now = fxsaveImage(wide: true)
         let keepsX87 = components & StateComponent.x87 == 0, keepsSSE = components & StateComponent.sse == 0
@@ -247,6 +272,7 @@ extension Processor {
                     of: upper[i], toByteOffset: Int(Slot.xmm0 &+ Slot.upper) &+ i &* 8, as: UInt64.self)
             }
         }
+        if components & StateComponent.pkru != 0 { setKeyRights(pkru) }
         return true
     }
 

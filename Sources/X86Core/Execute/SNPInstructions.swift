@@ -27,10 +27,15 @@ extension Processor {
         return true
     }
 
-    /// RMPADJUST: RAX address, RCX size, RDX attributes. Result in RAX and ZF [APM3 RMPADJUST].
+    /// RMPADJUST: RAX address, RCX size, RDX attributes. Result in RAX and ZF; #VC on a page that is not validated
+    /// [APM3 RMPADJUST].
     func adjustRMP(at rip: UInt64) -> Bool {
         let a: UInt64 = get(s, 0), size: UInt32 = get(s, Slot.gpr(1)), attributes: UInt64 = get(s, Slot.gpr(2))
         guard let page = instructionOperandPage(a, at: rip) else { return false }
+        if case .notValidated = memory.translate(gpa: page.gpa & ~0xfff, encrypted: true, access: .read) {
+            prepareVC(0x404, at: rip)
+            return false
+        }
         guard let code = memory.rmpadjust(gpa: page.gpa & ~0xfff, size: size, attributes: attributes) else {
             prepareExit(.nestedPageFault(gpa: page.gpa & ~0xfff, encrypted: true, access: .write), at: rip)
             return false

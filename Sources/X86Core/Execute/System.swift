@@ -308,7 +308,7 @@ extension Processor {
             guard privileged else { return gp() }
             return pageValidate(at: rip)
         case .rmpadjust:
-            guard configuration.snp else { return ud() }
+            guard configuration.snp, is64BitCode else { return ud() }
             guard privileged else { return gp() }
             return adjustRMP(at: rip)
         case .rdrand, .rdseed:

@@ -78,7 +78,7 @@ extension Processor {
                 shift &-= 9
                 continue
             }
-            let key = long && cr4 & Self.protectionKeys != 0 ? Int((entry &>> 59) & 15) : nil
+            let key = long && cr4 & CR4.pke != 0 ? Int((entry &>> 59) & 15) : nil
             guard
                 let writable = permission(
                     linear, access, user: user, allowed: allowed, noExecute: noExecute, key: key, at: rip)
@@ -95,9 +95,6 @@ extension Processor {
                 storable: writable && entry & PageTableBit.dirty != 0, isGlobal: entry & PageTableBit.global != 0)
         }
     }
-
-    /// CR4.PKE.
-    static let protectionKeys: UInt64 = 1 << 22
 
     /// Paging without PAE: two levels of 32-bit entries, 4 MiB pages with CR4.PSE, whose frame may have 40 bits.
     private func walkTwoLevels(_ linear: UInt64, _ access: Access, user: Bool, at rip: UInt64) -> LinearPage? {
