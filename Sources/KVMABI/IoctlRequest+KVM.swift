@@ -258,6 +258,12 @@ extension IoctlRequest {
     /// `KVM_X86_SET_MCE`, 64 bytes.
     public static let setMCE = Self(rawValue: 0x4040_ae9e)
 
+    /// `KVM_TPR_ACCESS_REPORTING`, 40 bytes.
+    public static let tprAccessReporting = Self(rawValue: 0xc028_ae92)
+
+    /// `KVM_SET_VAPIC_ADDR`, 8 bytes.
+    public static let setVAPICAddress = Self(rawValue: 0x4008_ae93)
+
     // MARK: The AMD secure processor's driver, `/dev/sev`.
 
     /// `SEV_ISSUE_CMD`, 16 bytes.

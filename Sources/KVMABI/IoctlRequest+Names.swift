@@ -28,6 +28,8 @@ extension IoctlRequest: CustomStringConvertible {
         .getMCECapSupported: "KVM_X86_GET_MCE_CAP_SUPPORTED",
         .setupMCE: "KVM_X86_SETUP_MCE",
         .setMCE: "KVM_X86_SET_MCE",
+        .tprAccessReporting: "KVM_TPR_ACCESS_REPORTING",
+        .setVAPICAddress: "KVM_SET_VAPIC_ADDR",
         .createVCPU: "KVM_CREATE_VCPU",
         .setUserMemoryRegion: "KVM_SET_USER_MEMORY_REGION",
         .setUserMemoryRegion2: "KVM_SET_USER_MEMORY_REGION2",

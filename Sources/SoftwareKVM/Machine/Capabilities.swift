@@ -21,7 +21,8 @@ extension Capability {
             .destroyMemoryRegionWorks, .joinMemoryRegionsWorks, .pit2, .setIdentityMapAddress,
             .internalErrorData, .vcpuEvents, .debugRegisters, .robustSinglestep, .xsave, .xcrs, .tscControl, .getTSCkHz,
             .signalMSI, .enableCapabilityVM, .splitIRQChip, .immediateExit, .sysAttributes, .userMemory2,
-            .memoryFaultInfo, .preFaultMemory, .tscDeadlineTimer, .setGuestDebug, .getMSRFeatures, .msrPlatformInfo,
+            .memoryFaultInfo, .preFaultMemory, .tscDeadlineTimer, .setGuestDebug, .getMSRFeatures, .vapic,
+            .msrPlatformInfo,
             .exceptionPayload, .irqfd, .irqfdResample, .ioeventfd, .ioeventfdNoLength, .ioeventfdAnyLength,
             .coalescedPIO, .kvmclockControl, .userNMI, .pitState2, .reinjectControl, .tripleFaultEvent, .msrFilter:
             return 1

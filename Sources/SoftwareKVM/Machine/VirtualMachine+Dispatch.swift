@@ -167,7 +167,8 @@ extension VirtualMachine {
         let level: KVMIRQLevel = try argument.load()
         let now = HostClock.monotonic
         let known: Bool? = withInterrupts { controller in
-            if controller.kind != .full { return nil }
+            // With a split chip the VMM's I/O APIC raises its pins as messages this way.
+            if !controller.hasLocalAPIC { return nil }
             return controller.setLine(gsi: level.irq, asserted: level.level != 0, now: now)
         }
         guard known != nil else { throw .ENXIO }

@@ -78,6 +78,12 @@ extension VirtualCPU {
                 requestClockUpdate()
             case .getTSCkHz: return Int32(truncatingIfNeeded: tscKHz)
             case .preFaultMemory: try preFault(argument)
+            case .tprAccessReporting:
+                let flags: UInt32 = try argument.load(at: 4)
+                if flags != 0 { throw .EINVAL }
+            case .setVAPICAddress:
+                let _: UInt64 = try argument.load()
+                if !vm.interrupts.withLock({ $0.hasLocalAPIC }) { throw .EINVAL }
             case .setupMCE:
                 guard let machineCheck = MachineCheck(capabilities: try argument.load()) else { throw .EINVAL }
                 self.machineCheck = machineCheck

@@ -102,7 +102,8 @@ extension VirtualCPU {
         case MSRNumber.tscDeadline:
             let deadline = monotonic(atTSC: value)
             return vm.withInterrupts { controller in
-                guard controller.apics.indices.contains(index) else { return false }
+                // Without a local APIC in the kernel it is written in vain.
+                guard controller.apics.indices.contains(index) else { return true }
                 controller.apics[index].setTSCDeadline(value, deadline: deadline)
                 return true
             }
