@@ -22,7 +22,7 @@ public struct BareMachineConfiguration: Sendable {
 struct BareDevices: Sendable {
     let exit = DebugExit()
     let shutdown = ShutdownPort()
-    let keyboardController = ResetPorts(.keyboardController)
+    let keyboardController = KeyboardController()
     let systemControl = ResetPorts(.systemControl)
     let resetControl = ResetPorts(.resetControl)
 
@@ -30,7 +30,7 @@ struct BareDevices: Sendable {
     var outcome: RunOutcome? {
         if let value = exit.value { return .exited(value) }
         if shutdown.isRequested { return .powerOff }
-        if keyboardController.isRequested || systemControl.isRequested || resetControl.isRequested {
+        if keyboardController.isResetRequested || systemControl.isRequested || resetControl.isRequested {
             return .resetRequested
         }
         return nil
@@ -54,7 +54,7 @@ struct BareDevices: Sendable {
                 memoryByteCount: memoryByteCount, processorCount: processorCount,
                 lowMemoryEnd: memory.first?.upperBound ?? 0),
             base: ConfigurationRAM.port, byteCount: ConfigurationRAM.portCount)
-        ports.attach(keyboardController, base: 0x64, byteCount: 1)
+        ports.attach(keyboardController, base: 0x60, byteCount: 5)
         ports.attach(systemControl, base: 0x92, byteCount: 1)
         // With the ports of PCI's configuration space, where nothing is: it must not hear their doublewords.
         ports.attach(resetControl, base: 0xcf8, byteCount: 8)

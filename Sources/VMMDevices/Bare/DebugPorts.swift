@@ -48,9 +48,9 @@ public final class ShutdownPort: BusDevice {
     }
 }
 
-/// The ways in which a PC's software asks for a reset: the keyboard controller's pulse, port 0x92, port 0xCF9.
+/// The ways in which a PC's software asks for a reset, beside the keyboard controller: port 0x92, port 0xCF9.
 public final class ResetPorts: BusDevice {
-    public enum Kind: Sendable { case keyboardController, systemControl, resetControl }
+    public enum Kind: Sendable { case systemControl, resetControl }
     private let kind: Kind
     private let requested = Mutex(false)
 
@@ -58,10 +58,9 @@ public final class ResetPorts: BusDevice {
 
     public var isRequested: Bool { requested.withLock { $0 } }
 
-    /// The controller's buffers are empty; A20 is on; no PCI answers.
+    /// A20 is on; no PCI answers.
     public func read(offset: UInt64, byteCount: Int) -> UInt64 {
         switch kind {
-        case .keyboardController: 0
         case .systemControl: 2
         case .resetControl: isOwn(offset, byteCount) ? 0 : .max
         }
@@ -76,7 +75,6 @@ public final class ResetPorts: BusDevice {
         guard isOwn(offset, byteCount) else { return }
         let resets: Bool =
             switch kind {
-            case .keyboardController: value & 0xff == 0xfe
             case .systemControl: value & 1 != 0
             case .resetControl: value & 4 != 0
             }
