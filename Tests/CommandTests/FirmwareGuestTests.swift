@@ -25,6 +25,7 @@ struct FirmwareGuestTests {
         "hello", "msr-protocol", "page-state", "rmpadjust", "vc-codes", "ghcb-fields", "unknown-bytes",
         "self-modifying",
         "page-faults", "embedded-swift", "paging", "segments", "exceptions", "single-step", "apic-timer",
+        "transfers", "rmp-instructions",
     ])
     func selfCheckingGuestPasses(_ name: String) throws {
         let (ending, output) = try run(name)
@@ -46,7 +47,7 @@ struct FirmwareGuestTests {
     /// Those that use nothing of SNP, as ordinary guests.
     @Test(arguments: [
         "hello", "unknown-bytes", "self-modifying", "page-faults", "embedded-swift", "paging", "segments", "exceptions",
-        "single-step", "breakpoints", "apic-timer",
+        "single-step", "breakpoints", "apic-timer", "transfers", "msrs",
     ])
     func plainGuestPasses(_ name: String) throws {
         let (ending, output) = try run(name, confidential: "none")

@@ -255,7 +255,9 @@ extension Decoder {
             case 0xee where opcodePrefix == .none: return emitSystem(.rdpkru)
             case 0xef where opcodePrefix == .none: return emitSystem(.wrpkru)
             case 0xd9: return emitSystem(repeatPrefix != 0 ? .vmgexit : .vmmcall, ends: true)
-            case 0xf8: return emitSystem(.swapgs)
+            case 0xf8:
+                if legacy { return undefined() }
+                return emitSystem(.swapgs)
             case 0xd0, 0xd1, 0xf9, 0xfc: return decodeExtendedGroup7()
             case 0xfe where repeatPrefix == 0xf3: return emitSystem(.rmpadjust)
             case 0xff where repeatPrefix == 0xf2: return emitSystem(.pvalidate)
