@@ -307,6 +307,12 @@ final class LegacyGuest {
                 "mov ax,0x58; mov es,ax; mov dword ptr [0x25000],0x66; mov eax,es:[0x5000]; hlt",
                 "66b858008ec0c705005002006600000026a100500000f4"), [0: 0x66]),
         RegisterCase(
+            .protected, "PREFETCH does not ask its segment",
+            code(
+                "mov ax,0x20; mov es,ax; prefetcht0 es:[0x1000]; mov ebx,7; hlt",
+                "66b820008ec0260f180d00100000bb07000000f4"),
+            [3: 7]),
+        RegisterCase(
             .protected, "SYSENTER and SYSEXIT",
             code(
                 "mov ax,0x50; ltr ax; mov ecx,0x174; mov eax,0x60; xor edx,edx; wrmsr; mov ecx,0x175; mov eax,0x28000; wrmsr; mov ecx,0x176; mov eax,0x10080; wrmsr; sysenter; .org 0x80; mov eax,esp; mov ebx,cs; mov ecx,0x30000; mov edx,0x100a0; sysexit; .org 0xa0; mov esi,cs; mov edi,ss; .byte 0xcd,0x80; hlt",
@@ -368,6 +374,7 @@ final class LegacyGuest {
                 "b9800000c0b80001000031d20f30b8010000800f22c0"), 13, 0x0, at: 0x13),
         FaultCase(.protected, "stack that is code", code("mov ax,8; mov ss,ax", "66b808008ed0"), 13, 0x8, at: 0x4),
         FaultCase(.protected, "SYSCALL without SCE", code("syscall", "0f05"), 6, nil, at: 0x0),
+        FaultCase(.protected, "SWAPGS", code("swapgs", "0f01f8"), 6, nil, at: 0x0),
         FaultCase(
             .protected, "byte of a dword beyond 4 GiB", code("mov ebx,-2; mov eax,[ebx]", "bbfeffffff8b03"), 13, 0x0,
             at: 0x5),
