@@ -64,6 +64,10 @@ int32_t ckvm_create_file(uint64_t byte_count) {
     return descriptor;
 }
 
+int32_t ckvm_advise_huge_pages(uint64_t address, uint64_t byte_count) {
+    return madvise((void *)(uintptr_t)address, byte_count, MADV_HUGEPAGE) == 0 ? 0 : -errno;
+}
+
 int32_t ckvm_unmap(uint64_t address, uint64_t byte_count) {
     return munmap((void *)(uintptr_t)address, byte_count) == 0 ? 0 : -errno;
 }

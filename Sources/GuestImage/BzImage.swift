@@ -6,7 +6,7 @@ public struct BzImage: Sendable {
     public let setupHeader: [UInt8]
     /// `version`: 0x020C is 2.12.
     public let protocolVersion: UInt16
-    /// The protected-mode part: what is loaded.
+    /// The protected-mode part: what is loaded. Zeroes fill its last page.
     public let protectedMode: [UInt8]
     /// `pref_address`.
     public let preferredAddress: UInt64
@@ -96,7 +96,8 @@ public struct BzImage: Sendable {
                 likelyCause: "the file is truncated", nextStep: "compare its size with the original and copy it again")
         }
         protectedMode = try file.copy(
-            at: setupByteCount, byteCount: min(systemByteCount, file.count - setupByteCount), "protected-mode part")
+            at: setupByteCount, byteCount: min(systemByteCount, file.count - setupByteCount), "protected-mode part",
+            paddedToPage: true)
         let initByteCount = UInt64(try file.integer(at: 0x260, "init_size", as: UInt32.self))
         windowByteCount = max(initByteCount, pageAlignedUp(systemByteCount))
     }

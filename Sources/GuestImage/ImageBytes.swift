@@ -23,9 +23,18 @@ struct ImageBytes: Sendable {
         return value
     }
 
-    /// The bytes `offset ..< offset + byteCount`, copied.
-    func copy(at offset: UInt64, byteCount: UInt64, _ field: String) throws(ImageError) -> [UInt8] {
-        Array(bytes[try range(at: offset, byteCount: byteCount, field)])
+    /// The bytes `offset ..< offset + byteCount`, copied; with `paddedToPage`, zeroes fill the last page in the same copy.
+    func copy(
+        at offset: UInt64, byteCount: UInt64, _ field: String, paddedToPage: Bool = false
+    ) throws(ImageError) -> [UInt8] {
+        let range = try range(at: offset, byteCount: byteCount, field)
+        guard paddedToPage else { return Array(bytes[range]) }
+        let whole = Int(pageAlignedUp(byteCount))
+        var copy: [UInt8] = []
+        copy.reserveCapacity(whole)
+        copy += bytes[range]
+        copy += repeatElement(0, count: whole - range.count)
+        return copy
     }
 
     /// True when the bytes at `offset` are there and equal `expected`.

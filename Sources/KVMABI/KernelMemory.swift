@@ -52,6 +52,9 @@ public final class KernelMapping: Sendable {
         return unsafe KernelMapping(address: address, byteCount: byteCount) { _ = ckvm_unmap(address, length) }
     }
 
+    /// Asks for huge pages behind the mapping: an advice, which a kernel without them ignores.
+    public func adviseHugePages() { _ = ckvm_advise_huge_pages(address, UInt64(byteCount)) }
+
     /// Gives whole pages of ``anonymous(byteCount:)`` memory back to the host; they read as zeroes afterwards.
     ///
     /// - Throws: `EINVAL` for a range that is not page aligned or not inside the mapping.

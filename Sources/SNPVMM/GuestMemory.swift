@@ -71,6 +71,8 @@ final class GuestMemory: Sendable {
         let shared = try request(step, "mmap", context) { () throws(Errno) in
             try kernel.map(.anonymous, offset: 0, byteCount: mappedByteCount)
         }
+        // Memory without encryption is moved in no small pieces.
+        if technology == nil { shared.adviseHugePages() }
         guard technology == .snp else {
             let region = KVMUserspaceMemoryRegion(
                 slot: number, guestPhysicalAddress: range.lowerBound, memoryByteCount: byteCount,

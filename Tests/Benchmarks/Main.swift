@@ -1,6 +1,7 @@
 // The benchmark driver. It compares, it promises no absolute numbers: the machine it runs on is not ours.
 //
-//   bench                    everything: engine, digest, attestation, boot (5 runs each)
+//   bench                    everything: engine, digest, attestation, start, boot (5 runs each)
+//   bench start [--runs N]
 //   bench boot [--runs N] [--command-line notests|default|both]
 //   bench engine | digest | attestation
 //   bench smoke              engine, and the others but boot on little data; used by a test
@@ -27,11 +28,11 @@ enum Bench {
                 if value == "both" { continue }
                 guard let kind = BootBenchmark.CommandLineKind(rawValue: value) else { usage() }
                 lines = [kind]
-            case "boot", "digest", "engine", "attestation", "smoke": names.append(word)
+            case "boot", "digest", "engine", "attestation", "start", "smoke": names.append(word)
             default: usage()
             }
         }
-        if names.isEmpty { names = ["engine", "digest", "attestation", "boot"] }
+        if names.isEmpty { names = ["engine", "digest", "attestation", "start", "boot"] }
         do {
             for name in names {
                 switch name {
@@ -42,6 +43,7 @@ enum Bench {
                     try DigestBenchmark.runWhole(byteCount: 256 << 20, rounds: 3)
                     try DigestBenchmark.runAgainstPeers()
                 case "engine": try EngineBenchmark.run()
+                case "start": try StartBenchmark(runs: runs).run()
                 case "attestation": try AttestationBenchmark.run(count: 400)
                 case "smoke":
                     try EngineBenchmark.run()
@@ -61,7 +63,7 @@ enum Bench {
 
     static func usage() -> Never {
         print(
-            "usage: bench [boot [--runs N] [--command-line notests|default|both]] [engine] [digest] [attestation] | smoke"
+            "usage: bench [boot [--runs N] [--command-line notests|default|both]] [start] [engine] [digest] [attestation] | smoke"
         )
         exit(2)
     }

@@ -31,6 +31,9 @@ int32_t ckvm_punch_hole(int32_t descriptor, int64_t offset, int64_t byte_count);
 // Gives pages of anonymous memory back; they read as zeroes afterwards. 0 or -errno.
 int32_t ckvm_discard(uint64_t address, uint64_t byte_count);
 
+// Asks for huge pages, where the kernel has them. 0 or -errno.
+int32_t ckvm_advise_huge_pages(uint64_t address, uint64_t byte_count);
+
 // Unmaps what one of the two gave. 0 or -errno.
 int32_t ckvm_unmap(uint64_t address, uint64_t byte_count);
 

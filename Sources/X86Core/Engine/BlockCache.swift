@@ -70,7 +70,7 @@ struct PageTable {
 }
 
 extension Processor {
-    static let arenaCapacity = 720_000  // uops: 23 MB
+    static let arenaCapacity = 262_144  // uops: 8 MiB; a Linux boot decodes about three times as many
     static let blockHashSize = 1 << 15
 
     private func hash(_ rip: UInt64) -> Int {
@@ -150,7 +150,8 @@ extension Processor {
         let slots = [start, nextInstruction(s, ip) &- 1]
         for a in slots {
             let slot = fetchCache + Int((a &>> 12) & 255)
-            if slot.pointee.tag & ~3 != a & ~0xfff || slot.pointee.page == UInt64(page) { return true }  // Unknown: be careful.
+            // Unknown: be careful.
+            if slot.pointee.tag & ~3 != a & ~0xfff || slot.pointee.page == UInt64(page) { return true }
         }
         return false
     }
