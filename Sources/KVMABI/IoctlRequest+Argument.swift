@@ -23,6 +23,8 @@ extension IoctlRequest {
     private static let lists: [IoctlRequest: (header: Int, entry: Int)] = [
         .getSupportedCPUID: (8, 40), .getCPUID2: (8, 40), .setCPUID2: (8, 40), .getMSRs: (8, 16), .setMSRs: (8, 16),
         .getMSRIndexList: (4, 4), .getMSRFeatureIndexList: (4, 4), .setGSIRouting: (8, 48), .setSignalMask: (4, 1),
+        // Encoded as an address, and a structure all the same.
+        .memoryEncryptOp: (24, 0),
     ]
     private static let onlyRead: Set<IoctlRequest> = [
         .setIRQChip, .memoryEncryptRegisterRegion, .memoryEncryptUnregisterRegion,
