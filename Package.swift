@@ -89,8 +89,10 @@ let package = Package(
         module("GuestImage", ["SEVABI", "X86Defs", "Crypto"]),
         module("LaunchMeasurement", ["SEVABI", "X86Defs", "GuestImage", "Crypto"]),
         module("VMMDevices", ["ABILayout"]),
+        // What a thread gives up before it serves a guest: capabilities, files, most of the kernel's calls.
+        module("Sandbox", ["KVMABI", "CProcess"]),
         // What a guest's devices need of the host besides its kernel: unix sockets.
-        module("HostSockets", ["ABILayout", "KVMABI", "VMMDevices", "CProcess"]),
+        module("HostSockets", ["ABILayout", "KVMABI", "VMMDevices", "CProcess", "Sandbox"]),
         module("JSONText"),
         // What errors mean and what a host lacks, as tables: pure data and rules over it.
         module("HostDiagnosis", ["JSONText", "KVMABI", "SEVABI"]),
@@ -143,7 +145,7 @@ let package = Package(
         .executableTarget(
             name: "swift-snp-vmm",
             dependencies: [
-                "SNPVMM", "HostDiagnosis", "VMMDevices", "HostSockets", "KVMABI", "LinuxKVM", "SoftwareKVM",
+                "SNPVMM", "HostDiagnosis", "VMMDevices", "HostSockets", "Sandbox", "KVMABI", "LinuxKVM", "SoftwareKVM",
                 "SoftwarePSP", "GuestImage",
                 "LaunchMeasurement", "Attestation", "GuestOwner", "SecretRelease", "OwnerServer", "RunReport",
                 "IsolationSuite",
@@ -196,6 +198,7 @@ let package = Package(
         tests("LaunchMeasurementTests", ["LaunchMeasurement", "GuestImage", "SEVABI", "X86Defs", "Crypto"]),
         tests("VMMDevicesTests", ["ABILayout", "VMMDevices", "VirtioTestSupport"]),
         tests("HostSocketsTests", ["HostSockets", "VMMDevices", "KVMABI", "CProcess"]),
+        tests("SandboxTests", ["Sandbox", "CProcess"]),
         tests("AttestationTests", ["Attestation", "SEVABI", "Crypto"]),
         tests(
             "SecretReleaseTests",

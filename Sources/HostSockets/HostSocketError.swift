@@ -24,6 +24,7 @@ public struct HostSocketError: Error, Equatable, Sendable {
                 )
             case .EACCES, .EPERM: ("a missing permission", "choose another path")
             case .EMFILE: ("too many open files", "raise the limit (ulimit -n)")
+            case .EAGAIN: ("no room for another thread", "raise the limit of processes (ulimit -u)")
             default: ("the file system cannot hold sockets", "choose another path")
             }
     }

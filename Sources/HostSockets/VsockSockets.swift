@@ -6,8 +6,8 @@
 // One thread looks after all of them; see VsockSocketLoop.
 
 import CProcess
-import Dispatch
 import KVMABI
+import Sandbox
 import Synchronization
 import VMMDevices
 
@@ -22,7 +22,7 @@ public final class VsockSockets: Sendable {
     private let identity: UInt64
     private let signal: LoopSignal
     private let device: VsockDevice
-    private let queue = DispatchQueue(label: "vsock")
+    private let thread: WorkerThread
 
     /// Listens at `path`, which only this user may connect to. A socket that nobody listens at any more is replaced.
     ///
@@ -42,7 +42,15 @@ public final class VsockSockets: Sendable {
         self.listener = listener
         identity = withKernelAddress(of: Array(path.utf8) + [0]) { socket_identity($0) }
         device.setWake { signal.send() }
-        queue.async { VsockSocketLoop(device: device, path: path, listener: listener, signal: signal).run() }
+        do {
+            thread = try WorkerThread(.sockets) {
+                VsockSocketLoop(device: device, path: path, listener: listener, signal: signal).run()
+            }
+        } catch {
+            device.setWake(nil)
+            file_close(listener)
+            throw HostSocketError(path: path, errno: error)
+        }
     }
 
     deinit { stop() }
@@ -52,7 +60,7 @@ public final class VsockSockets: Sendable {
     public func stop() {
         guard signal.stop() else { return }
         device.setWake(nil)
-        queue.sync {}
+        thread.join()
         file_close(listener)
         withKernelAddress(of: Array(path.utf8) + [0]) { address in
             if identity != 0, socket_identity(address) == identity { socket_unlink(address) }

@@ -4,9 +4,9 @@
 // command of ours: x ends the run, h helps, Ctrl-A sends itself. Input that is no terminal passes through as it is.
 
 import CProcess
-import Dispatch
 import Glibc
 import SNPVMM
+import Sandbox
 import Synchronization
 
 /// Standard input and output as a serial console.
@@ -36,7 +36,7 @@ final class Console: Sendable {
     /// Puts the terminal into raw mode and starts reading for `machine`.
     func attach(to machine: Machine) {
         if isTerminal { _ = terminal_enter_raw(input) }
-        DispatchQueue(label: "console").async { self.readLoop(machine) }
+        _ = try? WorkerThread(.terminal) { self.readLoop(machine) }
     }
 
     /// Stops reading and gives the terminal back.

@@ -41,6 +41,9 @@ struct DeviceOptions: ParsableArguments {
         }
     }
 
+    /// The folder of the socket that this process makes and removes again.
+    func socketFolder() throws -> String? { try vsock.map { try VsockOption($0).folder } }
+
     /// Opens the disks and makes the devices: disks in their order, then the others.
     func make() throws(CommandFailure) -> AttachedDevices {
         var attached = AttachedDevices()
@@ -61,6 +64,11 @@ struct DeviceOptions: ParsableArguments {
         if rng { attached.devices.append(VirtioEntropy()) }
         return attached
     }
+}
+
+/// Whether the process gives up what it no longer needs.
+enum SandboxChoice: String, ExpressibleByArgument, CaseIterable {
+    case on, off
 }
 
 /// "FILE" or "FILE,ro".

@@ -1,9 +1,9 @@
 // A raw image or a block device of the host as a guest's disk.
 
 import CProcess
-import Dispatch
 import Glibc
 import KVMABI
+import Sandbox
 import VMMDevices
 
 /// An open and locked disk. One thread of its own does what waits for it.
@@ -12,7 +12,7 @@ final class DiskFile: BlockBackend {
     let byteCount: UInt64
     let isReadOnly: Bool
     private let descriptor: Int32
-    private let queue: DispatchQueue
+    private let queue: WorkQueue
 
     /// Opens and locks the disk: a writable one against everybody, a read-only one against writers.
     init(path: String, isReadOnly: Bool) throws(CommandFailure) {
@@ -33,16 +33,23 @@ final class DiskFile: BlockBackend {
                     + "with qemu-img convert -O raw, or make one with truncate -s 1G.")
         }
         byteCount = UInt64(found)
-        queue = DispatchQueue(label: "disk")
+        do { queue = try WorkQueue(.device) } catch {
+            file_close(descriptor)
+            throw CommandFailure(
+                status: .badInput,
+                message:
+                    "could not start a thread for the disk \(path): \(error). Likely cause: this user has too many. "
+                    + "Next step: raise the limit (ulimit -u).")
+        }
     }
 
     deinit { file_close(descriptor) }
 
     /// Runs work on the disk's thread, after what it was given before.
-    func perform(_ work: @escaping @Sendable () -> Void) { queue.async(execute: work) }
+    func perform(_ work: @escaping @Sendable () -> Void) { queue.async(work) }
 
     /// Returns when the disk's thread has nothing more to do.
-    func finish() { queue.sync {} }
+    func finish() { queue.finish() }
 
     private static func refusal(_ path: String, _ isReadOnly: Bool, _ errno: Errno) -> CommandFailure {
         let (finding, cause, next): (String, String, String) =

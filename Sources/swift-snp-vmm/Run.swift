@@ -2,13 +2,13 @@
 
 import ArgumentParser
 import CProcess
-import Dispatch
 import Glibc
 import GuestImage
 import KVMABI
 import LaunchMeasurement
 import SEVABI
 import SNPVMM
+import Sandbox
 import Synchronization
 import VMMDevices
 
@@ -63,6 +63,12 @@ struct Run: ParsableCommand {
         help: ArgumentHelp(
             "Writes a page about the run to look at: who said what, keys, memory by state, exits.", valueName: "file"))
     var report: String?
+    @Option(
+        help: """
+            Once the guest is launched, this process gives up what it no longer needs: capabilities, opening files, new \
+            programs and connections.
+            """)
+    var sandbox = SandboxChoice.on
     @Flag(help: "Only the guest's console, warnings and errors.")
     var quiet = false
 
@@ -110,6 +116,7 @@ struct Run: ParsableCommand {
         let record = try RunRecord(guest, page: report, log: launchLog)
         var preparation = Preparation()
         // Sockets are served as long as this function runs. What is in the devices' way is said before anything is launched.
+        if sandbox == .on { Sandbox.prepare(cleaning: try deviceOptions.socketFolder()) }
         let attached = try deviceOptions.make()
         defer { attached.socket?.stop() }
         let machine: Machine
@@ -126,6 +133,10 @@ struct Run: ParsableCommand {
         }
         if console.isInteractive { reporter.say("console: Ctrl-A x ends, Ctrl-A h helps") }
         if report != nil || attached.socket != nil { Self.stopAtSignals(machine) }
+        // The machine's own threads begin after this, and have what this one has.
+        for gap in Sandbox.enter(.processor) {
+            StandardError.write(line: "warning: this host kernel lacks a part of the sandbox: \(gap)")
+        }
         console.attach(to: machine)
         let outcome = machine.run()
         console.detach()
@@ -148,7 +159,7 @@ struct Run: ParsableCommand {
     /// taken away.
     private static func stopAtSignals(_ machine: Machine) {
         guard process_put_endings_off() == 0 else { return }
-        DispatchQueue(label: "signals").async { [weak machine] in
+        _ = try? WorkerThread(.device) { [weak machine] in
             process_wait_for_ending()
             machine?.stop()
         }

@@ -31,6 +31,12 @@ struct VsockOption: Equatable {
         self.path = String(path)
     }
 
+    /// The folder of the path.
+    var folder: String {
+        guard let slash = path.lastIndex(of: "/") else { return "." }
+        return slash == path.startIndex ? "/" : String(path[..<slash])
+    }
+
     /// The device, and the sockets that serve it as long as they are kept.
     func make() throws(CommandFailure) -> (device: VsockDevice, sockets: VsockSockets) {
         let device = VsockDevice(guestCID: guestCID)

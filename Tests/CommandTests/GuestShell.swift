@@ -18,6 +18,9 @@ final class GuestShell {
         try #require(boot.found, "\(boot.output)")
     }
 
+    /// The command's process.
+    var identifier: Int32 { process.identifier }
+
     /// Types a line and returns what the guest writes until it has been carried out, the typed line itself included.
     func run(_ line: String) throws -> String {
         // What is typed is echoed: the mark must not be in it.
