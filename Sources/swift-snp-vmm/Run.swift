@@ -134,8 +134,10 @@ struct Run: ParsableCommand {
         if console.isInteractive { reporter.say("console: Ctrl-A x ends, Ctrl-A h helps") }
         if report != nil || attached.socket != nil { Self.stopAtSignals(machine) }
         // The machine's own threads begin after this, and have what this one has.
-        for gap in Sandbox.enter(.processor) {
-            StandardError.write(line: "warning: this host kernel lacks a part of the sandbox: \(gap)")
+        if !preparation.certificatesComeLate {
+            for gap in Sandbox.enter(.processor) {
+                StandardError.write(line: "warning: this host kernel lacks a part of the sandbox: \(gap)")
+            }
         }
         console.attach(to: machine)
         let outcome = machine.run()
@@ -202,6 +204,7 @@ struct Run: ParsableCommand {
             try host.require(technology)
             var certificateTable = technology == .snp ? backend.softwarePlatform?.lazyCertificates : nil
             if let table = try certificates?.table(on: backend.kernel) { certificateTable = { table } }
+            preparation.certificatesComeLate = certificateTable != nil && certificates == nil
             description.cpuid = try host.guestCPUID(processorCount: guest.cpus, technology: technology)
             if technology != nil { description.cBit = try requiredCBit(of: description) }
             preparation.finish("host")
@@ -256,6 +259,8 @@ struct Run: ParsableCommand {
 /// Times what comes before the launch.
 struct Preparation {
     private(set) var phases: [Phase] = []
+    /// A vCPU's thread will open the software platform's files, when the guest asks for its certificates.
+    var certificatesComeLate = false
     private var mark = ContinuousClock.now
 
     mutating func finish(_ name: String) {

@@ -46,7 +46,7 @@ struct RunSandboxTests {
             #expect(writeFile(folder.path + "/" + name, try #require(readFile(path))))
             chmod(folder.path + "/" + name, 0o755)
         }
-        chmod(folder.path, 0o755)
+        chmod(folder.path, 0o777)
         let run = try ChildProcess(
             "setpriv",
             [
