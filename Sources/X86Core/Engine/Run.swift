@@ -130,8 +130,11 @@ extension Processor {
     func finishInstruction() {
         s.pointee.budget = Self.slice
         s.pointee.leave = UInt32(X86_LEAVE_LOOKUP)
+        // There is no slice here: what an access to a device takes from one is nothing that has not been executed.
+        let retiredBefore = retired
         runOneInstruction()
         repeatUops()
+        retired = retiredBefore
         s.pointee.link = nil
         switch Int(s.pointee.leave) {
         case Int(X86_LEAVE_EXCEPTION):
