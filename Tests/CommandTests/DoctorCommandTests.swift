@@ -55,7 +55,7 @@ struct DoctorCommandTests {
         for (arguments, status, text) in cases {
             let (ending, output) = try command(arguments)
             #expect(
-                ending == .exited(status) && (text.isEmpty || output.contains(text)),
+                ending == .exited(status) && output.contains(text),
                 "\(arguments): \(ending) \(output)")
         }
     }
@@ -91,7 +91,9 @@ struct DoctorCommandTests {
                     scenario,
                 ]
                     + ["--platform-state", state + ".d"])
-            #expect(ending == .exited(status) && output.contains(text), "\(scenario): \(ending) \(output)")
+            #expect(ending == .exited(status), "\(scenario): \(ending) \(output)")
+            // The text of a trouble; a guest that was launched all the same has nothing to say.
+            if !text.isEmpty { #expect(output.contains(text), "\(scenario): \(output)") }
             guard status != 0 else { continue }
             let cause = output.split(separator: "\n").first { $0.contains("likely cause:") }
             #expect(causes.insert(String(cause ?? "none")).inserted, "\(scenario): \(output)")
