@@ -43,7 +43,7 @@ extension GuestMemory {
         }
     }
 
-    /// Clears marks from `firstPage`, a multiple of 64, on: those whose bits are set. Nil: the slot is not logged.
+    /// Pages of a slot. Nil: it is not logged.
     func pageCountOfLog(slot id: UInt32) -> Int? {
         state.withLock { state in
             guard let index = state.slots.firstIndex(where: { $0.id == id }), state.bits[index].dirty != nil else {
@@ -53,6 +53,7 @@ extension GuestMemory {
         }
     }
 
+    /// Clears marks from `firstPage`, a multiple of 64, on: those whose bits are set.
     func clearLog(slot id: UInt32, firstPage: Int, pageCount: Int, _ words: [UInt64]) {
         state.withLock { state in
             guard let index = state.slots.firstIndex(where: { $0.id == id }) else { return }
