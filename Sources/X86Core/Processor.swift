@@ -374,6 +374,9 @@ public final class Processor {
         bumpGeneration()
     }
 
+    /// Instructions per slice: ``run()`` returns `.interrupt` after so many; the default takes a fraction of a millisecond.
+    public var sliceInstructionCount: Int64 = 100_000
+
     /// Guest instructions retired since creation (a repeated string instruction counts once per visit).
     public var instructionCount: UInt64 { retired }
 }

@@ -16,7 +16,7 @@
 static struct judge_shared *shared;
 static int running;
 static greg_t host_registers[NGREG];
-static uint32_t seen_progress, seen_twice;
+static uint32_t ended, seen_ended, seen_twice;
 static uint32_t loaded_image = ~0u;
 
 static const int register_order[16] = {
@@ -24,7 +24,33 @@ static const int register_order[16] = {
     REG_R8, REG_R9, REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15,
 };
 
+// What a case may set; NT and ID come back too, but have to be taken out of the handlers' own flags.
 enum { XSTATE_BV = 512, YMM_UPPER = 576, FLAGS = 0x40cd5 };
+
+// The segments while no case runs. The handlers keep them out of the way of thread-local storage.
+static uint64_t host_fs_base, host_gs_base;
+static struct { uint16_t ds, es, fs, gs; uint64_t fs_base, gs_base; } segments;
+
+#define LOAD_SEGMENT(name, value) __asm__ volatile("movw %0, %%" #name ::"r"(value))
+#define STORE_SEGMENT(name, place) __asm__ volatile("movw %%" #name ", %0" : "=r"(place))
+
+static void load_segments(uint16_t ds, uint16_t es, uint16_t fs, uint16_t gs, uint64_t fs_base, uint64_t gs_base) {
+    LOAD_SEGMENT(ds, ds);
+    LOAD_SEGMENT(es, es);
+    LOAD_SEGMENT(fs, fs);
+    LOAD_SEGMENT(gs, gs);
+    __asm__ volatile("wrfsbase %0; wrgsbase %1" ::"r"(fs_base), "r"(gs_base));
+}
+
+/// Before anything else in a handler: the case's segments out, the host's in.
+static void store_segments(void) {
+    STORE_SEGMENT(ds, segments.ds);
+    STORE_SEGMENT(es, segments.es);
+    STORE_SEGMENT(fs, segments.fs);
+    STORE_SEGMENT(gs, segments.gs);
+    __asm__ volatile("rdfsbase %0; rdgsbase %1" : "=r"(segments.fs_base), "=r"(segments.gs_base));
+    load_segments(0, 0, 0, 0, host_fs_base, host_gs_base);
+}
 
 static void load(ucontext_t *context, const struct judge_state *s) {
     greg_t *g = context->uc_mcontext.gregs;
@@ -50,6 +76,9 @@ static void load(ucontext_t *context, const struct judge_state *s) {
         memcpy((void *)JUDGE_DATA, shared->images[s->image % JUDGE_IMAGES], JUDGE_AREA);
         loaded_image = s->image;
     }
+    // The frame's word: CS, GS and FS (not used), SS.
+    g[REG_CSGSFS] = (greg_t)(s->cs | (uint64_t)s->ss << 48);
+    load_segments(s->ds, s->es, s->fs, s->gs, s->fs_base, s->gs_base);
 }
 
 static void save(const ucontext_t *context, struct judge_result *r, uint32_t image) {
@@ -59,6 +88,14 @@ static void save(const ucontext_t *context, struct judge_result *r, uint32_t ima
     for (int i = 0; i < 16; i++) s->gpr[i] = (uint64_t)g[register_order[i]];
     s->rip = (uint64_t)g[REG_RIP];
     s->rflags = (uint64_t)g[REG_EFL];
+    s->cs = (uint16_t)g[REG_CSGSFS];
+    s->ss = (uint16_t)((uint64_t)g[REG_CSGSFS] >> 48);
+    s->ds = segments.ds;
+    s->es = segments.es;
+    s->fs = segments.fs;
+    s->gs = segments.gs;
+    s->fs_base = segments.fs_base;
+    s->gs_base = segments.gs_base;
     memcpy(&s->fcw, fp, 2);
     memcpy(&s->fsw, fp + 2, 2);
     memcpy(&s->ftw, fp + 4, 2);
@@ -123,13 +160,17 @@ __attribute__((used)) static void judge_trap(int signal, siginfo_t *info, void *
     (void)signal;
     (void)info;
     ucontext_t *context = place;
-    if (!running) {
+    if (running) {
+        store_segments();
+    } else {
         if (context->uc_mcontext.gregs[REG_TRAPNO] != 3) _exit(70);
         running = 1;
+        __asm__ volatile("rdfsbase %0; rdgsbase %1" : "=r"(host_fs_base), "=r"(host_gs_base));
         memcpy(host_registers, context->uc_mcontext.gregs, sizeof host_registers);
         return proceed(context);
     }
     uint32_t i = shared->progress;
+    ended++;
     save(context, &shared->results[i], shared->cases[i].image);
     shared->progress = i + 1;
     proceed(context);
@@ -139,31 +180,36 @@ __attribute__((used)) static void judge_tick(int signal, siginfo_t *info, void *
     (void)signal;
     (void)info;
     if (!running) return;
-    if (shared->progress != seen_progress) {
-        seen_progress = shared->progress;
-        seen_twice = 0;
+    uint32_t i = shared->progress;
+    if (ended != seen_ended || ++seen_twice < 2) {
+        if (ended != seen_ended) seen_twice = 0;
+        seen_ended = ended;
         return;
     }
-    if (++seen_twice < 2) return;
+    store_segments();
     seen_twice = 0;
+    ended++;
     ucontext_t *context = place;
-    uint32_t i = shared->progress;
     save(context, &shared->results[i], shared->cases[i].image);
     shared->results[i].vector = JUDGE_HANG;
     shared->progress = i + 1;
     proceed(context);
 }
 
-// A case may leave alignment checking on: it goes before the handlers' own code runs.
+// A case may leave alignment checking, NT and ID on: they go before the handlers' own code runs.
 __asm__(
     ".text\n"
-    "judge_trap_entry: pushfq; andq $~0x40000, (%rsp); popfq; jmp judge_trap\n"
-    "judge_tick_entry: pushfq; andq $~0x40000, (%rsp); popfq; jmp judge_tick\n");
+    "judge_trap_entry: pushfq; andq $~0x244000, (%rsp); popfq; jmp judge_trap\n"
+    "judge_tick_entry: pushfq; andq $~0x244000, (%rsp); popfq; jmp judge_tick\n");
 extern void judge_trap_entry(int, siginfo_t *, void *);
 extern void judge_tick_entry(int, siginfo_t *, void *);
 
 static void child_main(int code_file, int in, int out) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    // The thread that forked may have had every signal blocked.
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, 0);
     int fixed = MAP_FIXED_NOREPLACE;
     if (mmap((void *)JUDGE_CODE, JUDGE_AREA, PROT_READ | PROT_EXEC, MAP_SHARED | fixed, code_file, 0) != (void *)JUDGE_CODE)
         _exit(71);
@@ -181,7 +227,7 @@ static void child_main(int code_file, int in, int out) {
     action.sa_sigaction = judge_tick_entry;
     for (unsigned i = 0; i < sizeof traps / sizeof *traps; i++) sigaddset(&action.sa_mask, traps[i]);
     if (sigaction(SIGVTALRM, &action, 0)) _exit(74);
-    struct itimerval tick = {{0, 50000}, {0, 50000}};
+    struct itimerval tick = {{0, 8000}, {0, 8000}};
     setitimer(ITIMER_VIRTUAL, &tick, 0);
     char byte = 0;
     for (;;) {

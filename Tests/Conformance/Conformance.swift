@@ -8,6 +8,8 @@ struct Conformance {
         var systematic = 1, random = 0, seed: UInt64 = 1, first = 0, kept = 3
         var limit = Int.max
         var lines: [String] = []
+        var beginning: [UInt8]?
+        var compatible = false
         var arguments = CommandLine.arguments.dropFirst()[...]
         func number() -> UInt64 {
             arguments = arguments.dropFirst()
@@ -22,9 +24,17 @@ struct Conformance {
             case "--first": first = Int(number())
             case "--limit": limit = Int(number())
             case "--kept": kept = Int(number())
+            case "--32": compatible = true
+            case "--beginning":
+                arguments = arguments.dropFirst()
+                let text = arguments.first ?? ""
+                beginning = stride(from: 0, to: text.count & ~1, by: 2).map {
+                    UInt8(text.dropFirst($0).prefix(2), radix: 16) ?? 0x90
+                }
             case "--help":
                 print(
-                    "usage: conformance [--passes N] [--random N] [--seed N] [--first FORM] [--limit FORMS] [--kept N] [LINE…]"
+                    "usage: conformance [--passes N] [--random N] [--seed N] [--first FORM] [--limit FORMS] [--kept N] [LINE…]\n"
+                        + "       conformance --random N --beginning BYTES [--32]: only instructions that begin with them"
                 )
                 return
             default: lines.append(argument)
@@ -42,6 +52,15 @@ struct Conformance {
         judge.keptPerOpcode = kept
         if !lines.isEmpty {
             for line in lines { print(judge.shrunk(line[...])) }
+            return
+        }
+        if let beginning {
+            for i in 0..<random {
+                judge.addRandom(
+                    beginning: beginning, compatible: compatible, seed: seed &* 0x2545_f491_4f6c_dd1d &+ UInt64(i))
+            }
+            judge.flush()
+            print(judge.summary(systematic: 0))
             return
         }
         for pass in 0..<systematic {

@@ -21,6 +21,8 @@ struct Fuzzer: Sendable {
     var summary: String
     /// Iterations of `smoke`: a second or two.
     var smokeIterations: Int
+    /// What one input consists of, if not of one thing: byte sequences.
+    var parts = 1
     /// Makes an input.
     var generate: @Sendable (inout SeededGenerator) -> [UInt8]
     /// Feeds it.

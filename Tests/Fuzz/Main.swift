@@ -16,7 +16,8 @@ import TestSupport
 @main
 enum Fuzz {
     static let fuzzers: [Fuzzer] =
-        imageFuzzers + processorFuzzers + ghcbFuzzers + ioctlFuzzers + sevCommandFuzzers + ownerFuzzers
+        imageFuzzers + processorFuzzers + [processorModesFuzzer] + ghcbFuzzers + ioctlFuzzers + sevCommandFuzzers
+        + ownerFuzzers
         + attestationFuzzers + storeFuzzers + platformStateFuzzers + vsockFuzzers + virtioFuzzers + secretFuzzers
         + hostFuzzers
 
@@ -75,7 +76,8 @@ enum Fuzz {
     /// Prints statistics and finds; true when there was one.
     static func run(_ fuzzer: Fuzzer, _ options: Options, count: Int) -> Bool {
         let report = fuzzer.run(seed: options.seed, first: options.first, count: count)
-        print("\(fuzzer.name): \(count) inputs, seed \(options.seed)")
+        let parts = fuzzer.parts > 1 ? " of \(fuzzer.parts) parts, \(count &* fuzzer.parts) in all" : ""
+        print("\(fuzzer.name): \(count) inputs\(parts), seed \(options.seed)")
         for (kind, number) in report.counts.sorted(by: { $0.key < $1.key }) { print("  \(number)  \(kind)") }
         for find in report.finds {
             print("  FOUND \(find.what)")

@@ -96,9 +96,59 @@ enum CaseGenerator {
         }
     }
 
-    /// The sixteen contents of the data area: integers, floats, strings, pointers into the area.
+    /// Contents of the data area with a purpose; those before them are drawn at random.
+    static let plainImages = 16
+    enum Image {
+        static let frames64: UInt32 = 16, frames32: UInt32 = 17, extendedState: UInt32 = 18, selectors: UInt32 = 19
+    }
+
+    /// What programs load into segment registers under Linux, and what they must not.
+    static let selectors: [UInt16] = [
+        0x2b, 0x2b, 0x23, 0x33, 0, 3, 0x28, 0x10, 0x18, 0x08, 0x43, 0x53, 0x63, 0x7b, 0x87, 0x07, 0xffff, 0x3b,
+    ]
+
+    /// The contents of the data area: integers, floats, strings, pointers into the area; frames of far returns and
+    /// interrupts, areas of XSAVE, selectors.
     static func fillImages(_ images: UnsafeMutablePointer<UInt64>) {
-        for image in 0..<Int(JUDGE_IMAGES) {
+        fillPlainImages(images)
+        func image(_ number: UInt32) -> UnsafeMutablePointer<UInt64> { images + Int(number) * Int(JUDGE_WORDS) }
+        var r = JudgeRandom(seed: 0xf7a_0000)
+        func frame(_ part: Int) -> UInt64 {
+            switch part {
+            case 0: UInt64(JUDGE_CODE) + 0x1000 + UInt64(r.below(0x1000))
+            case 1: UInt64(r.chance(3) ? r.pick(selectors) : r.pick([0x33, 0x23]))
+            case 2: 0x202 | r.next() & 0x24_4cd5 | (r.chance(8) ? r.next() & 0x3f_7fd5 : 0)
+            case 3: data + 0x400 + UInt64(r.below(0x1800))
+            default: UInt64(r.chance(4) ? r.pick(selectors) : 0x2b)
+            }
+        }
+        for i in 0..<Int(JUDGE_WORDS) {
+            image(Image.frames64)[i] = frame(i % 5)
+            image(Image.frames32)[i] = frame(i * 2 % 5) & 0xffff_ffff | frame((i * 2 + 1) % 5) << 32
+            var v: UInt64 = 0
+            for _ in 0..<4 { v = v << 16 | UInt64(r.pick(selectors)) }
+            image(Image.selectors)[i] = v
+            // Not a header that any XRSTOR takes.
+            image(Image.extendedState)[i] = quadword(&r) | 1 << 62
+        }
+        for area in 0..<8 {
+            let p = image(Image.extendedState) + area * 128
+            p[0] = 0x037f | (r.next() & 0x4700) << 16 | (r.next() & 0xff) << 32 | (r.next() & 0x7ff) << 48
+            (p[1], p[2]) = (r.next() & 0x7fff_ffff_ffff, r.next() & 0x7fff_ffff_ffff)
+            p[3] = 0x1f80 | r.next() & 0x2_603f | r.next() << 32
+            for i in 0..<8 { (p[4 + i * 2], p[5 + i * 2]) = extended(&r) }
+            for i in 64..<72 { p[i] = 0 }
+            p[64] = r.next() & 7
+            if area & 1 != 0 {
+                p[65] = 1 << 63 | r.next() & 7
+                if !r.chance(4) { p[64] &= p[65] }
+            }
+            if r.chance(8) { p[64 + r.below(8)] |= 1 << UInt64(r.below(64)) & ~0xff }
+        }
+    }
+
+    private static func fillPlainImages(_ images: UnsafeMutablePointer<UInt64>) {
+        for image in 0..<plainImages {
             var r = JudgeRandom(seed: 0xda7a_0000 + UInt64(image))
             for i in 0..<Int(JUDGE_WORDS) {
                 let v: UInt64
@@ -116,7 +166,7 @@ enum CaseGenerator {
     }
 
     /// A machine state. `pointers`: all general registers lead into the data area.
-    static func state(_ r: inout JudgeRandom, pointers: Bool) -> judge_state {
+    static func state(_ r: inout JudgeRandom, pointers: Bool, compatible: Bool) -> judge_state {
         var s = judge_state()
         func fill<T>(_ field: WritableKeyPath<judge_state, T>, _ count: Int, _ value: (Int) -> UInt64) {
             withUnsafeMutableBytes(of: &s[keyPath: field]) {
@@ -129,8 +179,27 @@ enum CaseGenerator {
                 let a = Self.data + 0x400 + UInt64(r.below(0x1800))
                 return aligned ? a & ~31 : i == 4 ? a & ~7 : a
             }
-            return integer(&r)
+            return compatible && i < 8 ? integer(&r) & 0xffff_ffff : integer(&r)
         }
+        s.cs = compatible ? 0x23 : 0x33
+        s.ss = 0x2b
+        if compatible {
+            s.ds = r.chance(24) ? r.pick([0, 0x23, 0x33]) : 0x2b
+            s.es = r.chance(24) ? r.pick([0, 0x23, 0x33]) : 0x2b
+        } else if r.chance(4) {
+            (s.ds, s.es) = (r.pick([0x2b, 0x23, 0x33]), r.pick([0x2b, 0x23, 0x33]))
+        }
+        s.fs = r.chance(4) ? r.pick([0, 0x23, 0x33]) : compatible ? 0x2b : 0
+        s.gs = r.chance(4) ? r.pick([0, 0x23, 0x2b]) : compatible ? 0x2b : 0
+        func base() -> UInt64 {
+            switch r.below(4) {
+            case 0: 0
+            case 1: Self.data + UInt64(r.below(0x1000))
+            case 2: compatible ? UInt64(r.below(64)) : UInt64(r.below(64)) &- 32  // Nothing wraps at 4 GiB.
+            default: compatible ? Self.data + 0x400 : 0
+            }
+        }
+        (s.fs_base, s.gs_base) = (base(), base())
         s.rflags = 0x202 | r.next() & 0x8d5 | (r.chance(3) ? 0x400 : 0) | (r.chance(16) ? 0x4_0000 : 0)
         s.mxcsr = 0x1f80
         if r.chance(2) { s.mxcsr |= UInt32(truncatingIfNeeded: r.next()) & 0x603f }
@@ -156,7 +225,7 @@ enum CaseGenerator {
             // Small element values and indices: shifts, shuffles, gathers.
             fill(\.xmm, 32) { _ in r.next() & 0x0000_003f_0000_003f }
         }
-        s.image = UInt32(r.below(Int(JUDGE_IMAGES)))
+        s.image = UInt32(r.below(plainImages))
         return s
     }
 
@@ -168,7 +237,11 @@ enum CaseGenerator {
     /// The number of systematic forms: an index below it names one.
     static let legacyCount = 4 * 256 * legacyPrefixes.count * rexPrefixes.count * 8 * 6
     static let vexCount = 3 * 256 * 16 * 2 * 8 * 6
-    static var formCount: Int { legacyCount + vexCount + extraCount }
+    /// The forms of 64-bit code, then those of 32-bit code.
+    static var longCount: Int { legacyCount + vexCount + extraCount }
+    static let compatibleLegacyCount = 4 * 256 * legacyPrefixes.count * 4 * 8 * 6
+    static let compatibleVexCount = 3 * 256 * 8 * 8 * 6
+    static var formCount: Int { longCount + compatibleLegacyCount + compatibleVexCount }
     /// LOCK, address sizes, segment prefixes, lengths and page crossings.
     static let extraCount = 2 * 256 * 8 * 6 * 6
 
@@ -197,8 +270,72 @@ enum CaseGenerator {
         }
     }
 
-    /// The bytes of form `index`, followed by random ones up to twenty; `shape` tells what its operand would be.
-    static func form(_ index: Int, _ r: inout JudgeRandom) -> (bytes: [UInt8], memory: Bool) {
+    /// A ModRM of 32-bit code, with what follows. `short`: 16-bit addresses.
+    private static func compatibleOperand(_ r: inout JudgeRandom, field: Int, shape: Int, short: Bool) -> [UInt8] {
+        guard short, shape > 1 else {
+            guard shape == 5 else { return operand(&r, field: field, shape: shape) }
+            let d = UInt32(truncatingIfNeeded: data) &+ UInt32(0x100 + r.below(0x1e00)) & ~15
+            return [0x05 | UInt8(field) << 3] + (0..<4).map { UInt8(truncatingIfNeeded: d >> UInt32($0 * 8)) }
+        }
+        let rm = UInt8(r.below(8)), f = UInt8(field) << 3
+        switch shape {
+        case 2: return [f | (rm == 6 ? 7 : rm)]
+        case 3: return [0x40 | f | rm, r.byte()]
+        case 4: return [0x80 | f | rm, r.byte(), r.byte() & 15]
+        default: return [0x06 | f, r.byte(), r.byte() & 15]
+        }
+    }
+
+    /// Form `index` of 32-bit code.
+    private static func compatibleForm(_ index: Int, _ r: inout JudgeRandom) -> (bytes: [UInt8], memory: Bool) {
+        var n = index
+        func take(_ count: Int) -> Int {
+            defer { n /= count }
+            return n % count
+        }
+        var bytes: [UInt8]
+        let shape: Int
+        if index < compatibleLegacyCount {
+            shape = take(6)
+            let field = take(8), opcode = UInt8(take(256))
+            let extra = take(4), prefix = legacyPrefixes[take(legacyPrefixes.count)]
+            let map = take(4)
+            let before: [UInt8] =
+                switch extra {
+                case 0: []
+                case 1: [0x67, r.pick([0x64, 0x64, 0x65, 0x3e])]
+                case 2: [r.pick([0xf0, 0x26, 0x2e, 0x36, 0x3e])]
+                default: [r.pick([0x64, 0x65])]
+                }
+            bytes = before + prefix + [[], [0x0f], [0x0f, 0x38], [0x0f, 0x3a]][map] + [opcode]
+            bytes += compatibleOperand(&r, field: field, shape: shape, short: extra == 1)
+        } else {
+            n -= compatibleLegacyCount
+            shape = take(6)
+            let field = take(8), opcode = UInt8(take(256))
+            let pp = UInt8(take(4)), long = UInt8(take(2)), map = take(3) + 1
+            let low = UInt8(8 + r.below(8)) << 3 | long << 2 | pp
+            if map == 1, r.chance(2) {
+                bytes = [0xc5, 0x80 | low]
+            } else {
+                bytes = [0xc4, r.pick([0xe0, 0xc0]) | UInt8(map), r.byte() & 0xc0 | low & 0x3f]
+            }
+            bytes.append(opcode)
+            bytes += compatibleOperand(&r, field: field, shape: shape, short: false)
+        }
+        while bytes.count < 24 { bytes.append(r.byte()) }
+        return (bytes, shape > 1)
+    }
+
+    /// Form `index` of the whole list, and whether it is one of 32-bit code.
+    static func anyForm(_ index: Int, _ r: inout JudgeRandom) -> (bytes: [UInt8], memory: Bool, compatible: Bool) {
+        let compatible = index >= longCount
+        let (bytes, memory) = compatible ? compatibleForm(index - longCount, &r) : form(index, &r)
+        return (bytes, memory, compatible)
+    }
+
+    /// The bytes of form `index` of 64-bit code, followed by random ones up to twenty; `memory`: its operand would be there.
+    private static func form(_ index: Int, _ r: inout JudgeRandom) -> (bytes: [UInt8], memory: Bool) {
         var n = index
         func take(_ count: Int) -> Int {
             defer { n /= count }
@@ -238,7 +375,7 @@ enum CaseGenerator {
             switch kind {
             case 0: extra = [0xf0]
             case 1: extra = [0x67]
-            case 2: extra = [r.pick([0x26, 0x2e, 0x36, 0x3e])]
+            case 2: extra = [r.pick([0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65])]
             case 3: extra = [0xf0, r.pick([0x66, 0xf2, 0xf3, 0x48])]
             case 4: extra = [UInt8](repeating: r.pick([0x66, 0x2e, 0xf3, 0x67]), count: 4 + r.below(10))
             default: extra = [0x48, r.pick([0x66, 0xf2, 0xf3, 0x2e])]
@@ -250,14 +387,14 @@ enum CaseGenerator {
     }
 
     /// Random bytes, mostly of instructions that exist.
-    static func randomForm(_ r: inout JudgeRandom) -> (bytes: [UInt8], memory: Bool) {
-        if r.chance(8) { return ((0..<24).map { _ in r.byte() }, r.chance(2)) }
-        var (bytes, memory) = form(r.below(formCount), &r)
+    static func randomForm(_ r: inout JudgeRandom) -> (bytes: [UInt8], memory: Bool, compatible: Bool) {
+        if r.chance(8) { return ((0..<24).map { _ in r.byte() }, r.chance(2), r.chance(4)) }
+        var (bytes, memory, compatible) = anyForm(r.below(formCount), &r)
         if r.chance(4) {
             // One byte changed.
             bytes[r.below(8)] = r.byte()
             memory = r.chance(2)
         }
-        return (bytes, memory)
+        return (bytes, memory, compatible)
     }
 }

@@ -44,15 +44,11 @@ final class EngineMachine {
         s.efer = 0xd01
         s.xcr0 = 7
         s.idtr = .init(base: Self.supervisor, limit: 0xfff)
-        s.gdtr = .init(base: Self.supervisor + 0x1000, limit: 0x3f)
+        s.gdtr = .init(base: Self.supervisor + 0x1000, limit: 0x7f)
         s.tr = .init(selector: 0x40, attributes: 0x8b, limit: 104, base: Self.supervisor + 0x1100)
-        s.cs = .init(selector: 0x33, attributes: 0xafb, limit: 0xffff_ffff)
-        s.ss = .init(selector: 0x2b, attributes: 0xcf3, limit: 0xffff_ffff)
-        s.ds = .init()
-        s.es = .init()
-        s.fs = .init()
-        s.gs = .init()
+        s.ldtr = .init()
         start = s
+        processor.sliceInstructionCount = 4000
         let leaf: UInt64 = 1, writable: UInt64 = 2, user: UInt64 = 4, noExecute: UInt64 = 1 << 63
         for i: UInt64 in 0..<4 {
             map(Self.supervisor + i * 0x1000, 0xa000 + i * 0x1000, i == 2 ? leaf : leaf | writable | noExecute)
@@ -73,12 +69,26 @@ final class EngineMachine {
             put(0xa008 + vector * 16, target >> 32)
             memory.base.storeBytes(of: 0xf4, toByteOffset: 0xc000 + vector * 16, as: UInt8.self)
         }
+        // Linux's: 0x08 to 0x18 the kernel's, 0x20 32-bit user code, 0x28 user data, 0x30 user code, 0x40 TSS, 0x50 no LDT,
+        // 0x60 no TLS, 0x78 the processor's number as a limit.
         let descriptors: [UInt64] = [
-            0, 0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff, 0, 0x00cf_f300_0000_ffff, 0x00af_fb00_0000_ffff, 0,
+            0, 0x00cf_9b00_0000_ffff, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff,
+            0x00cf_fb00_0000_ffff, 0x00cf_f300_0000_ffff, 0x00af_fb00_0000_ffff, 0,
+            0x0000_8b00_1100_0068, 0xffff_8000, 0, 0, 0, 0, 0, 0x0040_f500_0000_0000,
         ]
         for (i, d) in descriptors.enumerated() { put(0xb000 + i * 8, d) }
         memory.base.storeBytes(of: Self.supervisor + 0x4000, toByteOffset: 0xb104, as: UInt64.self)
         memory.base.storeBytes(of: 104, toByteOffset: 0xb166, as: UInt16.self)
+    }
+
+    /// One of the selectors a case may begin with, as its descriptor says.
+    private func segment(_ selector: UInt16, base: UInt64 = 0) -> SegmentRegister {
+        switch selector & ~3 {
+        case 0x20: .init(selector: selector, attributes: 0xcfb, limit: .max, base: base)
+        case 0x28: .init(selector: selector, attributes: 0xcf3, limit: .max, base: base)
+        case 0x30: .init(selector: selector, attributes: 0xafb, limit: .max, base: base)
+        default: .init(selector: selector, base: base)
+        }
     }
 
     private func put(_ place: Int, _ value: UInt64) {
@@ -107,7 +117,19 @@ final class EngineMachine {
     }
 
     /// Bytes of the first instruction in the buffer; nil: longer than 15, or it does not end in it.
-    func length(_ bytes: [UInt8]) -> Int? { processor.instructionLength(bytes) }
+    func length(_ bytes: [UInt8], compatible: Bool) -> Int? {
+        if isCompatible != compatible {
+            var s = start
+            s.cs = segment(compatible ? 0x23 : 0x33)
+            s.ss = segment(0x2b)
+            s.rip = UInt64(JUDGE_CODE)
+            processor.setState(s, keepingTranslations: true)
+            isCompatible = compatible
+        }
+        return processor.instructionLength(bytes)
+    }
+    /// The mode the processor was last put in to measure a length.
+    private var isCompatible: Bool?
 
     /// What the engine made of the case; `changes` as the native side reports them. False: it left otherwise than by an
     /// exception.
@@ -117,7 +139,10 @@ final class EngineMachine {
                 from: images + Int(c.image % UInt32(JUDGE_IMAGES)) * Int(JUDGE_WORDS), byteCount: Int(JUDGE_AREA))
             loadedImage = c.image
         }
+        isCompatible = nil
         var s = start
+        (s.cs, s.ss, s.ds, s.es) = (segment(c.cs), segment(c.ss), segment(c.ds), segment(c.es))
+        (s.fs, s.gs) = (segment(c.fs, base: c.fs_base), segment(c.gs, base: c.gs_base))
         for i in 0..<16 { s.generalRegisters[i] = tupleWord(c.gpr, i) }
         s.rip = c.rip
         s.rflags = c.rflags & 0x40cd5 | 0x202
@@ -138,7 +163,7 @@ final class EngineMachine {
         }
         processor.setState(s, keepingTranslations: true)
         var left = VMExit.interrupt
-        for _ in 0..<20 {
+        for _ in 0..<4 {
             left = processor.run()
             if left != .interrupt { break }
         }
@@ -163,6 +188,11 @@ final class EngineMachine {
         withUnsafeMutablePointer(to: &r.state) { p in
             p.pointee.rip = word(frame)
             p.pointee.rflags = word(frame + 16)
+            p.pointee.cs = UInt16(truncatingIfNeeded: word(frame + 8))
+            p.pointee.ss = UInt16(truncatingIfNeeded: word(frame + 32))
+            (p.pointee.ds, p.pointee.es) = (after.ds.selector, after.es.selector)
+            (p.pointee.fs, p.pointee.gs) = (after.fs.selector, after.gs.selector)
+            (p.pointee.fs_base, p.pointee.gs_base) = (after.fs.base, after.gs.base)
             withUnsafeMutableBytes(of: &p.pointee.gpr) { b in
                 for i in 0..<16 { b.storeBytes(of: after.generalRegisters[i], toByteOffset: i * 8, as: UInt64.self) }
                 b.storeBytes(of: word(frame + 24), toByteOffset: 32, as: UInt64.self)

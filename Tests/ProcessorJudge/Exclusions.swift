@@ -10,38 +10,41 @@ struct InstructionName: Hashable {
     var repeats: UInt8
     var rexW: Bool
     var hasLock: Bool
-    var hasFSGS: Bool
+    /// 32-bit code.
+    var isCompatible: Bool
+    /// The bytes behind the opcode and, for memory operands, the one behind ModRM tell system calls and selectors.
+    var opcodeIndex: Int
 
     var isRegister: Bool { modrm >= 0xc0 }
     var field: Int { Int(modrm >> 3 & 7) }
 
+    private static func isPrefix(_ b: UInt8) -> Bool {
+        switch b {
+        case 0x66, 0xf2, 0xf3, 0xf0, 0x64, 0x65, 0x26, 0x2e, 0x36, 0x3e, 0x67: true
+        default: false
+        }
+    }
+
     /// Finds it behind the prefixes; nil: no opcode in sight.
-    init?(_ bytes: [UInt8]) {
+    init?(_ bytes: [UInt8], compatible: Bool) {
         var i = 0
-        (has66, repeats, rexW, hasLock, hasFSGS) = (false, 0, false, false, false)
+        isCompatible = compatible
+        (has66, repeats, rexW, hasLock) = (false, 0, false, false)
         func at(_ i: Int) -> UInt8? { i < bytes.count ? bytes[i] : nil }
         while let b = at(i) {
-            switch b {
-            case 0x66: has66 = true
-            case 0xf2, 0xf3: repeats = b
-            case 0xf0: hasLock = true
-            case 0x64, 0x65: hasFSGS = true
-            case 0x26, 0x2e, 0x36, 0x3e, 0x67: break
-            case 0x40...0x4f:
-                rexW = b & 8 != 0
-                i += 1
-                if let next = at(i),
-                    [0x66, 0xf2, 0xf3, 0xf0, 0x64, 0x65, 0x26, 0x2e, 0x36, 0x3e, 0x67].contains(next)
-                        || next & 0xf0 == 0x40
-                {
-                    rexW = false
-                    continue
+            if Self.isPrefix(b) {
+                switch b {
+                case 0x66: has66 = true
+                case 0xf2, 0xf3: repeats = b
+                case 0xf0: hasLock = true
+                default: break
                 }
+                rexW = false
+            } else if !compatible, b & 0xf0 == 0x40 {
+                rexW = b & 8 != 0
+            } else {
                 break
-            default: break
             }
-            let isPrefix = [0x66, 0xf2, 0xf3, 0xf0, 0x64, 0x65, 0x26, 0x2e, 0x36, 0x3e, 0x67].contains(b)
-            if !isPrefix { break }
             i += 1
         }
         guard let first = at(i) else { return nil }
@@ -59,7 +62,7 @@ struct InstructionName: Hashable {
                 opcode = third
                 i += 1
             }
-        } else if first == 0xc5 || first == 0xc4 {
+        } else if first == 0xc5 || first == 0xc4, !compatible || (at(i) ?? 0) >= 0xc0 {
             let three = first == 0xc4
             guard let second = at(i), let code = at(i + (three ? 2 : 1)) else { return nil }
             map = three ? (second & 31 == 0 ? 7 : 3 + Int(second & 31)) : 4
@@ -70,6 +73,7 @@ struct InstructionName: Hashable {
             opcode = code
             i += three ? 3 : 2
         }
+        opcodeIndex = i - 1
         modrm = at(i) ?? 0
     }
 }
@@ -77,34 +81,33 @@ struct InstructionName: Hashable {
 /// Instructions that are never run natively.
 enum NotCovered {
     /// Name and reason; nil: the instruction is compared.
-    static func reason(_ n: InstructionName) -> String? {
+    static func reason(_ n: InstructionName, _ bytes: [UInt8]) -> String? {
         switch (n.map, n.opcode) {
-        case (0, 0x62): return "EVEX prefix: the host has AVX-512, the engine does not announce it"
-        case (0, 0x8e): return "MOV to a segment register: the child runs on its segments"
-        case (0, 0xca), (0, 0xcb): return "RETF: leaves 64-bit code"
-        case (0, 0xcf): return "IRET: leaves the child's segments"
-        case (0, 0xcd): return "INT n: system calls of the host"
-        case (0, 0xf1): return "INT1: the host's debug exception"
-        case (0, 0xff) where n.field == 3 || n.field == 5: return "CALL and JMP far: leave 64-bit code"
-        case (0, 0x9c), (1, 0xa0), (1, 0xa8): return "PUSHF, PUSH FS, PUSH GS: the child's own flags and selectors"
-        case (0, 0x9d): return "POPF: may set TF"
-        case (0, 0x8c): return "MOV from a segment register: the child's selectors"
+        case (0, 0x62) where !n.isCompatible || n.isRegister:
+            return "EVEX prefix: the host has AVX-512, the engine does not announce it"
+        case (0, 0xcd) where n.modrm == 0x80: return "INT 80: a system call of the host"
+        case (0, 0xf1): return "INT1: under a hypervisor RIP is where that one puts it"
         case (1, 0x05): return "SYSCALL: a system call of the host"
         case (1, 0x34), (1, 0x35): return "SYSENTER, SYSEXIT: the host's"
-        case (1, 0x00): return "SLDT, STR, LLDT, LTR, VERR, VERW: the host's descriptor tables, UMIP"
-        case (1, 0x01): return "group 7 (SGDT, SIDT, SMSW, XGETBV, VMMCALL, RDTSCP, SWAPGS …): the host's system state"
-        case (1, 0x02), (1, 0x03): return "LAR, LSL: the host's descriptor tables"
+        case (1, 0x00) where n.field < 2: return "SLDT, STR: UMIP's faults, which Linux answers itself"
+        case (1, 0x01) where n.isRegister:
+            switch n.modrm {
+            case 0xd0, 0xf9: return "XGETBV, RDTSCP: not a function of the state"
+            case 0xd9, 0xc0...0xcf, 0xd4...0xd8, 0xda...0xdf, 0xfa, 0xfb, 0xfd...0xff:
+                return "VMMCALL, MONITOR, SVM and later groups: as the host's hypervisor has it"
+            case 0xe0...0xe7: return "SMSW: UMIP's fault, which Linux answers itself"
+            case 0xe8...0xef: return "RDPKRU, WRPKRU and later groups: the host's protection keys"
+            default: return nil
+            }
+        case (1, 0x01) where [0, 1, 4].contains(n.field):
+            return "SGDT, SIDT, SMSW: UMIP's faults, which Linux answers itself"
+        case (1, 0x01) where n.field == 5: return "group 7 /5: CET's, as the host has it"
         case (1, 0x31), (1, 0x33): return "RDTSC, RDPMC: not a function of the state"
         case (1, 0xa2): return "CPUID: not a function of the state"
-        case (1, 0xa1), (1, 0xa9): return "POP FS, POP GS"
-        case (1, 0xb2), (1, 0xb4), (1, 0xb5): return "LSS, LFS, LGS: the child runs on its segments"
+        case (1, 0x1e) where n.repeats == 0xf3 && n.isRegister: return "CET's hints: as the host has it"
+        case (1, 0xae) where n.isRegister && n.repeats == 0xf3 && n.field >= 4:
+            return "CET, PTWRITE, UMONITOR: later groups"
         case (1, 0xc7) where n.isRegister && n.field >= 6: return "RDRAND, RDSEED, RDPID: not a function of the state"
-        case (1, 0xc7) where !n.isRegister && n.field >= 3 && n.field <= 5:
-            return "XSAVEC, XSAVES, XRSTORS: the host's AVX-512 components"
-        case (1, 0xae) where n.isRegister && n.repeats == 0xf3: return "FSGSBASE: the child's bases"
-        case (1, 0xae) where !n.isRegister && n.field >= 4 && n.field <= 6 && !n.has66:
-            return "XSAVE, XRSTOR, XSAVEOPT: the host's AVX-512 components"
-        case (1, 0xae) where !n.isRegister && n.field < 2: return "FXSAVE, FXRSTOR: reserved bytes of the area"
         case (4, 0x41...0x4b), (4, 0x90...0x93), (4, 0x98), (4, 0x99), (6, 0x30...0x33):
             return "AVX-512 mask instructions: the host has them, the engine does not announce them"
         case (2, 0xcf), (3, 0xce), (3, 0xcf), (5, 0xcf), (6, 0xce), (6, 0xcf):
@@ -116,16 +119,14 @@ enum NotCovered {
         default: return nil
         }
     }
-
-    /// FS and GS have other bases in the child.
-    static let segmentReason = "FS and GS prefixes with memory operands: the child's bases"
 }
 
 /// Where less than everything is compared.
 struct Tolerance {
     /// RFLAGS bits that the manual leaves undefined.
     var undefinedFlags: UInt64 = 0
-    /// Units of the last place of ST(0) and ST(1) (x87 transcendentals [APM1 6.4.5.1]).
+    /// Units of the last place of ST(0) and ST(1). Transcendental functions are within one unit of the exact value
+    /// [APM1 6.4.5.1], not rounded correctly: so is either side, and C1 says how a side rounded.
     var x87Units: UInt64 = 0
     /// Relative error of the approximations in binary32 elements [APM4 RCPPS: 1.5 × 2^-12].
     var approximates = false
@@ -139,6 +140,9 @@ struct Tolerance {
         case (1, 0xa4), (1, 0xa5), (1, 0xac), (1, 0xad):
             // Everything is undefined when the count exceeds 16-bit operands.
             undefinedFlags = n.has66 && !n.rexW ? of | af | cf : of | af
+        case (0, 0x27) where n.isCompatible, (0, 0x2f) where n.isCompatible: undefinedFlags = of
+        case (0, 0x37) where n.isCompatible, (0, 0x3f) where n.isCompatible: undefinedFlags = of | sf | zf | pf
+        case (0, 0xd4) where n.isCompatible, (0, 0xd5) where n.isCompatible: undefinedFlags = of | af | cf
         case (0, 0x69), (0, 0x6b), (1, 0xaf): undefinedFlags = sf | zf | af | pf
         case (0, 0xf6), (0, 0xf7):
             if n.field == 4 || n.field == 5 { undefinedFlags = sf | zf | af | pf }

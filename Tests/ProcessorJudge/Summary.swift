@@ -12,9 +12,12 @@ extension Judge {
             "compared    \(report.compared) cases: \(systematic) systematic, \(report.compared - systematic) random")
         out.append("differences \(report.differenceCount)")
         out.append("undefined   \(report.faults) of the cases are #UD on both sides; \(report.hangs) never end")
+        out.append(
+            "covered     \(report.forms.count) opcode forms (prefix, operand size, field, register or memory, mode)")
         for (map, counts) in report.opcodes.enumerated() {
             let covered = counts.indices.filter { counts[$0] > 0 }
-            out.append("covered     \(Self.maps[map]): \(Self.ranges(covered))")
+            let mode = map < 7 ? "64-bit code" : "32-bit code"
+            out.append("covered     \(mode), \(Self.maps[map % 7]): \(Self.ranges(covered))")
         }
         for (reason, count) in report.skipped.sorted(by: { $0.key < $1.key }) {
             out.append("not covered \(reason) (\(count))")

@@ -73,10 +73,12 @@ struct Decoder {
     /// Neither 64-bit mode nor its rules: see LegacyOperands.swift.
     var legacy: Bool { !context.isLong }
     /// Outside 64-bit mode: the uop that checks this instruction's memory operand, or -1; the operand before it was cut
-    /// and checked, and where its uops began.
+    /// and checked (or, in 64-bit mode, got its segment's base), and where its uops began.
     var pendingCheck = -1
     var unsettled = MemoryOperand()
     var unsettledUop = 0
+    /// Outside 64-bit mode: the operand's segment.
+    var operandSegment = SegmentIndex.ds
     var modrm: UInt8 = 0
     var memory = MemoryOperand()
     var ended = false
@@ -205,6 +207,8 @@ struct Decoder {
             }
         }
         if segmentSlot != Slot.zero || address32 {
+            unsettled = memory
+            unsettledUop = used
             let h = Handler.segmentAddress &+ (address32 ? 1 : 0)
             emitMemory(h, dst: Slot.tmp(3), src: segmentSlot)
             memory = MemoryOperand()
@@ -437,6 +441,7 @@ struct Decoder {
         switch opcode {
         case 0x00, 0x01, 0x08, 0x09, 0x10, 0x11, 0x18, 0x19, 0x20, 0x21, 0x28, 0x29, 0x30, 0x31, 0x86, 0x87: return true
         case 0x80, 0x81, 0x83: return regField != 7
+        case 0x82: return legacy && regField != 7
         case 0xf6, 0xf7: return regField == 2 || regField == 3
         case 0xfe, 0xff: return regField < 2
         case 0x0f:

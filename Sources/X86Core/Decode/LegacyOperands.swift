@@ -34,12 +34,14 @@ extension Decoder {
     }
 
     /// Replaces the operand by its linear address in the last temporary.
-    mutating func settleLegacyAddress() {
+    /// `asking`: even a flat segment is asked, over whose end at 4 GiB the operand may run.
+    mutating func settleLegacyAddress(asking: Bool = false) {
         unsettled = memory
         unsettledUop = used
         let segment = segmentOverride ?? (memory.base == Slot.rsp || memory.base == Slot.rbp ? .ss : .ds)
+        operandSegment = segment
         pendingCheck = -1
-        if !address16 && context.isFlat(segment) {
+        if !asking && !address16 && context.isFlat(segment) {
             emitMemory(Handler.lea &+ 1, dst: Slot.tmp(3))
         } else {
             let check = used
@@ -50,6 +52,24 @@ extension Decoder {
         }
         memory = MemoryOperand()
         memory.base = Slot.tmp(3)
+        if segment == .ss { memory.scale = 0x40 }
+    }
+
+    /// Asks a flat segment too, right behind ModRM.
+    mutating func askSegment() {
+        guard legacy, !isRegister, pendingCheck < 0, used == unsettledUop &+ 1 else { return }
+        used = unsettledUop
+        memory = unsettled
+        settleLegacyAddress(asking: true)
+    }
+
+    /// A uop that looks at something before the segment is asked about the operand.
+    mutating func emitBeforeOperand(_ handler: Int, imm: UInt64 = 0) {
+        guard legacy, !isRegister else { return emit(handler, imm: imm) }
+        used = unsettledUop
+        memory = unsettled
+        emit(handler, imm: imm)
+        settleLegacyAddress()
     }
 
     var addressMask: UInt64 { address16 ? 0xffff : 0xffff_ffff }
@@ -88,9 +108,12 @@ extension Decoder {
         case Handler.cmpxchgM..<Handler.cmpxchgR: return (width(Handler.cmpxchgM), true)
         case Handler.xaddM..<Handler.cmov: return (width(Handler.xaddM), true)
         case Handler.setccM..<Handler.shiftRI: return (1, true)
-        case Handler.vectorLoad..<Handler.vectorStore: return ([4, 8, 16, 16][(h &- Handler.vectorLoad) & 3], false)
-        case Handler.vectorStore..<Handler.vectorFromRegister:
-            return ([4, 8, 16, 16][(h &- Handler.vectorStore) & 3], true)
+        case Handler.vectorLoad..<Handler.vectorStore:
+            return ([4, 8, 16, 16, 16, 1, 2][min(h &- Handler.vectorLoad, 6)], false)
+        case Handler.vectorStore..<Handler.vexLoad: return ([4, 8, 16, 16][(h &- Handler.vectorStore) & 3], true)
+        case Handler.vexLoad..<Handler.vexStore:
+            return ([1, 2, 4, 8, 16, 16, 32, 32][(h &- Handler.vexLoad) & 7], false)
+        case Handler.vexStore..<Handler.simd: return ([1, 2, 4, 8, 16, 16, 32, 32][(h &- Handler.vexStore) & 7], true)
         default: return (1, false)
         }
     }
@@ -106,13 +129,13 @@ extension Decoder {
         case .stmxcsr: return (4, true)
         case .lgdt, .lidt: return (legacy ? 6 : 10, false)
         case .sgdt, .sidt: return (legacy ? 6 : 10, true)
-        case .bound: return (operand16 ? 4 : 8, false)
+        case .bound: return (operand16 ? 2 : 4, false)  // The first bound.
         case .loadFarPointer, .farIndirect: return (operand16 ? 4 : 6, false)
         default: return (1, false)
         }
     }
 
-    /// Bytes and direction of an x87 memory operand.
+    /// Bytes and direction of an x87 memory operand, or of its first piece.
     func x87Access(_ opcode: UInt8) -> (Int, Bool) {
         let op = regField
         switch opcode {
@@ -123,27 +146,27 @@ extension Decoder {
             switch op {
             case 0: return (4, false)
             case 2, 3: return (4, true)
-            case 4: return (operand16 ? 14 : 28, false)
+            case 4: return (operand16 ? 2 : 4, false)
             case 5: return (2, false)
-            case 6: return (operand16 ? 14 : 28, true)
+            case 6: return (operand16 ? 2 : 4, true)
             default: return (2, true)
             }
-        case 0xdb: return op == 5 ? (10, false) : op == 7 ? (10, true) : (4, op != 0)
+        case 0xdb: return op == 5 ? (8, false) : op == 7 ? (8, true) : (4, op != 0)
         case 0xdd:
             switch op {
             case 0: return (8, false)
             case 1, 2, 3: return (8, true)
-            case 4: return (operand16 ? 94 : 108, false)
-            case 6: return (operand16 ? 94 : 108, true)
+            case 4: return (operand16 ? 2 : 4, false)
+            case 6: return (operand16 ? 2 : 4, true)
             default: return (2, true)
             }
         default:
             switch op {
             case 0: return (2, false)
             case 1, 2, 3: return (2, true)
-            case 4: return (10, false)
+            case 4: return (8, false)
             case 5: return (8, false)
-            case 6: return (10, true)
+            case 6: return (8, true)
             default: return (8, true)
             }
         }
@@ -174,7 +197,7 @@ extension Decoder {
         guard legacy else { return emit(Handler.push &+ (operand16 ? 0 : 1), src: source) }
         let size = stackSize, byteCount = 1 &<< size
         emitStackAddress(Int32(-byteCount), byteCount, write: true)
-        emit(Handler.store &+ size, src: source, base: Slot.tmp(2), index: Slot.zero)
+        emit(Handler.store &+ size, src: source, base: Slot.tmp(2), index: Slot.zero, scale: 0x40)
         emitStackAdjust(-byteCount)
     }
 
@@ -182,7 +205,7 @@ extension Decoder {
         guard legacy else { return emit(Handler.pushI &+ (operand16 ? 0 : 1), imm: value) }
         let size = stackSize, byteCount = 1 &<< size
         emitStackAddress(Int32(-byteCount), byteCount, write: true)
-        emit(Handler.storeImmediate &+ size, base: Slot.tmp(2), index: Slot.zero, imm: value)
+        emit(Handler.storeImmediate &+ size, base: Slot.tmp(2), index: Slot.zero, scale: 0x40, imm: value)
         emitStackAdjust(-byteCount)
     }
 
@@ -191,7 +214,7 @@ extension Decoder {
         let size = stackSize, byteCount = 1 &<< size
         emitStackAddress(0, byteCount, write: false)
         let h = size == 1 ? Handler.extendM &+ (1 &* 3 &+ 2) &* 2 : Handler.load &+ size
-        emit(h, dst: Slot.tmp(0), base: Slot.tmp(2), index: Slot.zero)
+        emit(h, dst: Slot.tmp(0), base: Slot.tmp(2), index: Slot.zero, scale: 0x40)
     }
 
     mutating func emitPop(_ destination: UInt16) {

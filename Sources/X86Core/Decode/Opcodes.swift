@@ -369,6 +369,9 @@ extension Decoder {
         guard regField == 0 else { return undefined() }
         if isRegister { return emit(Handler.pop &+ (operand16 ? 0 : 1), dst: rmSlot(3)) }
         if memory.base == Slot.rsp { memory.disp = memory.disp &+ Int32(truncatingIfNeeded: byteCount) }
+        if memory.base == Slot.tmp(3), segmentSlot != Slot.zero || address32, unsettled.base == Slot.rsp {
+            out[unsettledUop].disp = out[unsettledUop].disp &+ Int32(truncatingIfNeeded: byteCount)
+        }
         let operand = memory
         emit(Handler.load &+ stackSize, dst: Slot.tmp(0), base: Slot.rsp, index: Slot.zero)
         memory = operand
@@ -484,11 +487,14 @@ extension Decoder {
             ended = true
         case 3, 5:
             guard !isRegister else { return undefined() }
+            askSegment()
             let (byteCount, write) = access(of: .farIndirect)
             noteAccess(byteCount, write: write)
+            let onStack = memory.isOnStack
             emitAddress(0)
             emitSystem(
-                .farIndirect, dst: Slot.tmp(0), base: regField == 3 ? 1 : 0, scale: UInt8(1 &<< operandSize), ends: true
+                .farIndirect, dst: Slot.tmp(0), base: regField == 3 ? 1 : 0, index: onStack ? 1 : 0,
+                scale: farPointerSize, imm: UInt64(1 &<< operandSize), ends: true
             )
         case 6:
             let source = rmValue(stackSize)
@@ -502,10 +508,14 @@ extension Decoder {
         let target = nearTarget(offset)
         // RCX is tested and counted without touching flags, through a temporary and the engine.
         // On AMD's processors a repeat prefix says which of LOOPE and LOOPNE it is.
-        var kind = opcode & 3
-        if kind < 2, repeatPrefix != 0, !legacy, has(.amdOrder) { kind = repeatPrefix == 0xf3 ? 1 : 0 }
-        emitSystem(.loop, dst: addressCode, scale: kind)
+        emitSystem(.loop, dst: addressCode, scale: loopKind(opcode))
         emitLoopBranch(to: target)
+    }
+
+    /// 0 LOOPNE, 1 LOOPE, 2 LOOP, 3 JRCXZ.
+    func loopKind(_ opcode: UInt8) -> UInt8 {
+        let kind = opcode & 3
+        return kind < 2 && repeatPrefix != 0 && has(.amdOrder) ? (repeatPrefix == 0xf3 ? 1 : 0) : kind
     }
 
     mutating func emitLoopBranch(to target: UInt64) {

@@ -33,7 +33,7 @@ extension Decoder {
         case 0x0d:
             readModRM()
             guard !isRegister || !has(.amdOrder) else { return undefined() }
-            if legacy, !isRegister { unsettle() }
+            if legacy, !isRegister { unsettle() }  // No access, no limit.
             emit(Handler.nop)  // PREFETCH, PREFETCHW
         case 0x18...0x1f:
             readModRM()
@@ -184,9 +184,19 @@ extension Decoder {
         if isRegister { return emit(h, dst: rmSlot(size), src: bitSlot) }
         if legacy { return bitTestLegacy(op, h, bitSlot, size) }
         // The bit offset is signed and reaches beyond the operand: add its words to the address first.
+        let onStack = memory.isOnStack
+        if address32 {
+            // The sum is cut to the address size before the segment's base is added.
+            used = unsettledUop
+            memory = unsettled
+        }
         emitAddress(1)
         emit(Handler.bitAddress &+ size &- 1, dst: Slot.tmp(1), src: bitSlot)
-        let onStack = memory.isOnStack
+        if address32 {
+            memory = MemoryOperand()
+            memory.base = Slot.tmp(1)
+            emitMemory(Handler.segmentAddress &+ (address32 ? 1 : 0), dst: Slot.tmp(1), src: segmentSlot)
+        }
         memory = MemoryOperand()
         memory.base = Slot.tmp(1)
         if onStack { memory.scale = 0x40 }
@@ -240,6 +250,7 @@ extension Decoder {
         case 4, 5:
             let op: SystemOperation = regField == 4 ? .verr : .verw
             let source = rmValue(1)
+            if !isRegister, regField == 5, has(.amdOrder) { lock = false }  // AMD's processors do not mind.
             emitSystem(op, base: source)
         default: undefined()
         }

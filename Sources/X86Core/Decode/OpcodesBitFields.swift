@@ -81,7 +81,7 @@ extension Decoder {
             return true
         }
         let source = rmValue(size)
-        let second = Slot.gpr(vvvv), target = regSlot(size)
+        let second = Slot.gpr(vexRegister), target = regSlot(size)
         switch (opcode, prefix) {
         case (0xf2, _): emitBitField(.andn, dst: target, src: source, base: second, size: size)
         case (0xf3, _):

@@ -13,6 +13,7 @@ extension Decoder {
     private mutating func emitArea(_ op: ExtendedOperation) {
         guard repeatPrefix == 0, !prefix66 else { return undefined() }
         let onStack = memory.isOnStack
+        noteAccess(1, write: op != .xrstor && op != .xrstors)
         emitAddress(0)
         emitExtended(op, dst: Slot.tmp(0), scale: onStack ? 0x40 : 0, imm: rex &>> 3 == 0 ? 0 : 1)
     }
@@ -39,7 +40,13 @@ extension Decoder {
         case 0xfc where has(.clzero):
             memory = MemoryOperand()
             memory.base = Slot.gpr(0)
-            emitMemory(Handler.segmentAddress &+ (address32 ? 1 : 0), dst: Slot.tmp(0), src: segmentSlot)
+            if legacy {
+                settleLegacyAddress()
+                noteAccess(1, write: true)
+                emitAddress(0)
+            } else {
+                emitMemory(Handler.segmentAddress &+ (address32 ? 1 : 0), dst: Slot.tmp(0), src: segmentSlot)
+            }
             emitExtended(.clzero, dst: Slot.tmp(0))
         default: undefined()
         }
@@ -47,7 +54,7 @@ extension Decoder {
 
     /// F3 0F AE /0 to /3: RDFSBASE, RDGSBASE, WRFSBASE, WRGSBASE.
     mutating func decodeSegmentBase() {
-        guard has(.fsgsbase), !prefix66 else { return undefined() }
+        guard has(.fsgsbase), !legacy, !prefix66 || has(.amdOrder) else { return undefined() }
         let op: ExtendedOperation = regField < 2 ? .readBase : .writeBase
         emitExtended(op, dst: Slot.gpr(rm), scale: rex & 8 != 0 ? 8 : 4, imm: UInt64(regField & 1))
     }

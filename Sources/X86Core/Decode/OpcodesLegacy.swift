@@ -62,9 +62,18 @@ extension Decoder {
             emitBound()
         case 0x63:
             readModRM()
+            askSegment()
             emitSystem(.requireProtectedMode)
             let register = regSlot(1)
-            modify(1) { d, slot in d.emitSystem(.arpl, dst: slot, base: register) }
+            if isRegister {
+                emitSystem(.arpl, dst: rmSlot(1), base: register)
+            } else {
+                // The engine writes only if there is something to write.
+                noteAccess(2, write: false)
+                emitAddress(0)
+                emitSystem(
+                    .arpl, dst: Slot.tmp(0), base: register, index: UInt16(operandSegment.rawValue &+ 1))
+            }
         case 0x68: emitPushImmediate(immediate(stackSize))
         case 0x6a: emitPushImmediate(immediate(0))
         case 0x70...0x7f: conditionalJump(Int(opcode & 15), i8())
@@ -105,7 +114,7 @@ extension Decoder {
         case 0xc9:
             let size = stackSize
             emitStackAddress(0, 1 &<< size, write: false, base: Slot.rbp)
-            emit(Handler.load &+ size, dst: Slot.tmp(0), base: Slot.tmp(2), index: Slot.zero)
+            emit(Handler.load &+ size, dst: Slot.tmp(0), base: Slot.tmp(2), index: Slot.zero, scale: 0x40)
             emit(Handler.movRR &+ (context.stack16 ? 1 : 2), dst: Slot.rsp, src: Slot.rbp)
             emitStackAdjust(1 &<< size)
             emit(Handler.movRR &+ size, dst: Slot.rbp, src: Slot.tmp(0))
@@ -124,7 +133,7 @@ extension Decoder {
         case 0xeb: jump(i8(), call: false)
         case 0xe0...0xe3:
             let offset = i8()
-            emitSystem(.loop, dst: addressCode, scale: opcode & 3)
+            emitSystem(.loop, dst: addressCode, scale: loopKind(opcode))
             guard let target = legacyTarget(offset) else {
                 emitSystem(.protectionFaultIfTemporary)
                 break
@@ -190,6 +199,7 @@ extension Decoder {
 
     private mutating func emitBound() {
         let register = regSlot(operandSize)
+        askSegment()
         let (byteCount, write) = access(of: .bound)
         noteAccess(byteCount, write: write)
         emitAddress(0)
@@ -198,14 +208,20 @@ extension Decoder {
 }
 
 extension Decoder {
+    /// Bytes of a far pointer's offset: AMD's processors have no 64-bit ones [APM3 LFS, JMP far].
+    var farPointerSize: UInt8 { UInt8(1 &<< (has(.amdOrder) ? min(operandSize, 2) : operandSize)) }
+
     /// LES, LDS, LSS, LFS, LGS.
     mutating func loadFarPointer(_ segment: SegmentIndex) {
         guard !isRegister else { return undefined() }
+        askSegment()
         let (byteCount, write) = access(of: .loadFarPointer)
         noteAccess(byteCount, write: write)
+        let onStack = memory.isOnStack
         emitAddress(0)
         emitSystem(
-            .loadFarPointer, dst: Slot.tmp(0), base: regSlot(operandSize), scale: UInt8(1 &<< operandSize),
+            .loadFarPointer, dst: Slot.tmp(0), base: regSlot(operandSize), index: onStack ? 1 : 0,
+            scale: farPointerSize,
             imm: UInt64(segment.rawValue))
         if segment == .ss { endWithStop(check: true) }
     }

@@ -254,7 +254,8 @@ extension Decoder {
         memory.base = Slot.gpr(7)
         let wide = prefix == .p66
         if legacy {
-            settleLegacyAddress()
+            if !wide { emit(Handler.mmxCheck, imm: 2) }
+            settleLegacyAddress(asking: true)
             noteAccess(wide ? 16 : 8, write: true)
             emitAddress(0)
         } else {

@@ -59,7 +59,7 @@ extension Decoder {
         return Slot.xtmp
     }
 
-    private var firstSource: UInt16 { vectorSlot(vex ? vvvv : reg) }
+    private var firstSource: UInt16 { vectorSlot(vex ? vexRegister : reg) }
     private var hasNoVVVV: Bool { !vex || vvvv == 0 }
 
     /// `legacy` is the feature of the form without VEX (nil: none); `wide` that of the 256-bit form (nil: none).
@@ -219,6 +219,7 @@ extension Decoder {
     /// VMASKMOV and VPMASKMOV: `a` is the mask, `third` the slot of the address.
     private mutating func decodeMaskedVector(store: Bool, wide: Bool) {
         let onStack = memory.isOnStack
+        noteAccess(1, write: store)
         emitAddress(0)
         emitSIMD(
             store ? .maskedStore : .maskedLoad, dst: vectorSlot(reg), a: vexSource, third: Slot.tmp(0),
@@ -234,7 +235,7 @@ extension Decoder {
         immediateFixup = -1
         let sib = bytes[modRMPosition &+ 1]
         let index = Int((sib &>> 3) & 7) | Int(rex & 2) &<< 2
-        guard index != reg, index != vvvv, reg != vvvv else { return undefined() }
+        guard index != reg, index != vexRegister, reg != vexRegister else { return undefined() }
         var displacement: Int32 = 0
         var base = Slot.gpr(Int(sib & 7) | Int(rex & 1) &<< 3)
         switch modrm &>> 6 {
@@ -409,7 +410,7 @@ extension Decoder {
         case 0x4a...0x4c:
             guard !w, opcode != 0x4c || !vexL || has(.avx2) else { return undefined() }
             let source = vectorOperand()
-            let mask = Int(byte() &>> 4)
+            let mask = Int(byte() &>> 4) & (legacy ? 7 : 15)
             emitSIMD(
                 opcode == 0x4c ? .pblendvb : opcode == 0x4a ? .blendvps : .blendvpd, dst: vectorSlot(reg), a: vexSource,
                 b: source, third: vectorSlot(mask))
@@ -427,7 +428,7 @@ extension Decoder {
 
     /// PEXTRB, PEXTRW, PEXTRD, PEXTRQ, EXTRACTPS. The immediate's upper half names the size.
     private mutating func decodeExtract(_ opcode: UInt8) {
-        guard exists(.sse41), hasNoVVVV else { return undefined() }
+        guard exists(.sse41), hasNoVVVV, !legacy || rex & 8 == 0 || opcode != 0x16 else { return undefined() }
         let size = opcode == 0x14 ? 0 : opcode == 0x15 ? 1 : opcode == 0x16 && rex & 8 != 0 ? 3 : 2
         let register = isRegister
         let imm = UInt64(byte()) & [15, 7, 3, 1][size]
@@ -438,7 +439,7 @@ extension Decoder {
 
     /// PINSRB, PINSRD, PINSRQ.
     private mutating func decodeInsert(_ opcode: UInt8) {
-        guard exists(.sse41) else { return undefined() }
+        guard exists(.sse41), !legacy || rex & 8 == 0 || opcode == 0x20 else { return undefined() }
         let size = opcode == 0x20 ? 0 : rex & 8 != 0 ? 3 : 2
         if !isRegister { emit(vex ? Handler.vexCheck : Handler.sseCheck) }
         let source = isRegister ? Slot.gpr(rm) : rmValue(size)

@@ -112,7 +112,8 @@ extension Decoder {
         }
         guard !vex || binary || vvvv == 0 else { return undefined() }
         emitFloat(
-            opcode, prefix: prefixNumber, dst: target, a: vex && binary ? vectorSlot(vvvv) : target, b: source, imm: imm
+            opcode, prefix: prefixNumber, dst: target, a: vex && binary ? vectorSlot(vexRegister) : target, b: source,
+            imm: imm
         )
     }
 

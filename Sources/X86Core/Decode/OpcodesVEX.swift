@@ -7,7 +7,9 @@ extension Decoder {
     /// VEX.pp as the mandatory prefix it stands for.
     var vexPrefix: OpcodePrefix { [.none, .p66, .pF3, .pF2][Int(vexPP)] }
     /// The first source of three-operand forms.
-    var vexSource: UInt16 { vectorSlot(vvvv) }
+    var vexSource: UInt16 { vectorSlot(vexRegister) }
+    /// The register that VEX.vvvv names: one of eight outside 64-bit mode, where the top bit counts only if it must be one.
+    var vexRegister: Int { legacy ? vvvv & 7 : vvvv }
 
     /// C4 and C5.
     mutating func decodeVEX(_ first: UInt8) {
@@ -23,6 +25,8 @@ extension Decoder {
             if last & 0x80 != 0 { rex |= 8 }
         }
         vvvv = Int(~last &>> 3 & 15)
+        // Eight registers: the bits that would name more are ignored.
+        if legacy { rex &= 8 }
         vexL = last & 4 != 0
         vexPP = last & 3
         vex = true
@@ -32,6 +36,7 @@ extension Decoder {
             guard vvvv == 0, vexPP == 0 else { return undefined() }
             return emitSIMD(vexL ? .zeroAll : .zeroUpper, dst: 0)
         }
+        if legacy, isGeneralPurpose(map, opcode) { rex = 0 }
         modRMPosition = position
         readModRM()
         guard !overrun else { return }
@@ -41,6 +46,14 @@ extension Decoder {
         case 1: decodeVEX0F(opcode)
         case 2: decodeSIMD38(opcode, vexPrefix)
         default: decodeSIMD3A(opcode, vexPrefix)
+        }
+    }
+
+    /// VEX.W is the size of a general register, and so ignored where there are only 32-bit ones.
+    private func isGeneralPurpose(_ map: Int, _ opcode: UInt8) -> Bool {
+        switch (map, opcode) {
+        case (1, 0x2a), (1, 0x2c), (1, 0x2d), (2, 0xf2...0xf7), (3, 0xf0), (3, 0x60), (3, 0x61): true
+        default: false
         }
     }
 
@@ -197,7 +210,7 @@ extension Decoder {
 
     private mutating func decodeMoveDoubleword(_ opcode: UInt8, _ prefix: OpcodePrefix) {
         guard !vexL, vvvv == 0 else { return undefined() }
-        let wide = rex & 8 != 0 ? 1 : 0
+        let wide = rex & 8 != 0 && !legacy ? 1 : 0
         switch (opcode, prefix) {
         case (0x6e, .p66):
             if isRegister {

@@ -13,15 +13,13 @@ struct Event {
 }
 
 extension Processor {
-    /// Instructions per slice: `run` returns `.interrupt` after so many, a fraction of a millisecond.
-    static let slice: Int64 = 100_000
-
     /// Runs guest instructions until something needs the hypervisor, for at most a slice: whoever waits for the processor
     /// to come out need do nothing else.
     public func run() -> VMExit {
         let s = self.s
-        s.pointee.budget = Self.slice
-        defer { retired &+= UInt64(bitPattern: max(0, Self.slice &- s.pointee.budget)) }
+        let slice = sliceInstructionCount
+        s.pointee.budget = slice
+        defer { retired &+= UInt64(bitPattern: max(0, slice &- s.pointee.budget)) }
         s.pointee.link = nil
         if let exit = pendingExit {
             pendingExit = nil
@@ -128,7 +126,7 @@ extension Processor {
     /// are final before anything else runs. What follows from it (a fault, the write half of a read-modify-write) is
     /// kept for the next run.
     func finishInstruction() {
-        s.pointee.budget = Self.slice
+        s.pointee.budget = sliceInstructionCount
         s.pointee.leave = UInt32(X86_LEAVE_LOOKUP)
         // There is no slice here: what an access to a device takes from one is nothing that has not been executed.
         let retiredBefore = retired

@@ -10,8 +10,16 @@ extension Processor {
     /// `rip`: where a fault on the way is reported, if not at RIP (software interrupts).
     func deliver(_ event: Event, faultsAt rip: UInt64? = nil) -> Bool {
         var event = event
+        var attempts = 0
         if event.kind == .exception && event.vector == 1 { s.pointee.dr.7 &= ~(1 &<< 13) }  // GD.
         while true {
+            // #AC whose delivery is misaligned leads to the next one, without end, as in a processor; but slices end.
+            attempts &+= 1
+            if attempts > 16 {
+                prepareExit(.interrupt, at: s.pointee.rip)
+                injected = event
+                return false
+            }
             s.pointee.shadow = 0
             if deliverOnce(event) { return true }
             if s.pointee.leave == UInt32(X86_LEAVE_EXIT) {

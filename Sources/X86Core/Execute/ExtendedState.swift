@@ -73,7 +73,7 @@ extension Processor {
             let a: UInt64 = get(s, u.dst)
             let requested = get(s, 0, as: UInt64.self) & 0xffff_ffff | get(s, Slot.gpr(2), as: UInt64.self) &<< 32
             guard isCanonical(a), a & 63 == 0 else {
-                return isAligned(a, 4, at: rip) ? fault(13) : false
+                return features.contains(.amdOrder) || isAligned(a, 4, at: rip) ? fault(13) : false
             }
             let components = requested & s.pointee.xcr0
             return op == .xrstor || op == .xrstors
@@ -182,9 +182,9 @@ extension Processor {
         if compacts ? written & StateComponent.sse != 0 : components & (StateComponent.sse | StateComponent.avx) != 0 {
             guard put(3, 3) else { return false }
         }
-        if written & StateComponent.sse != 0 { guard put(20, 51) else { return false } }
+        if written & StateComponent.sse != 0 { guard put(20, savedQuadwords &- 1) else { return false } }
         if written & StateComponent.avx != 0 {
-            for i in 0..<32 {
+            for i in 0..<savedQuadwords &- 20 {
                 let value: UInt64 = get(s, Slot.xmm0 &+ Slot.upper &+ UInt16(i &* 8))
                 guard write(a &+ 576 &+ UInt64(i &* 8), value, user: user, at: rip) else { return false }
             }
@@ -207,6 +207,7 @@ extension Processor {
             prepareException(13, error: 0, at: rip)
             return false
         }
+        guard linearPointer(a, .read, user: user, at: rip) != nil else { return false }
         var header = [UInt64](repeating: 0, count: 8)
         for i in 0..<8 {
             guard let v: UInt64 = read(a &+ 512 &+ UInt64(i &* 8), user: user, at: rip) else { return false }
@@ -267,7 +268,7 @@ extension Processor {
         if !takesControl { image[3] = now[3] }
         loadFXImage(image, wide: wide || keepsX87)
         if components & StateComponent.avx != 0 {
-            for i in 0..<32 {
+            for i in 0..<savedQuadwords &- 20 {
                 UnsafeMutableRawPointer(s).storeBytes(
                     of: upper[i], toByteOffset: Int(Slot.xmm0 &+ Slot.upper) &+ i &* 8, as: UInt64.self)
             }

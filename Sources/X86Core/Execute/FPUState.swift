@@ -15,16 +15,17 @@ extension Processor {
 
     func saveFPU(_ a: UInt64, wide: Bool, at rip: UInt64) -> Bool {
         guard mayUseFPU(at: rip) else { return false }
+        guard isAligned(a, 4, at: rip) else { return false }
         guard a & 15 == 0 else {
             prepareException(13, error: 0, at: rip)
             return false
         }
         let image = fxsaveImage(wide: wide)
         let user = userMode
-        guard linearPointer(a, .write, user: user, at: rip) != nil,
-            linearPointer(a &+ 511, .write, user: user, at: rip) != nil
+        guard linearPointer(a &+ 511, .write, user: user, at: rip) != nil,
+            linearPointer(a, .write, user: user, at: rip) != nil
         else { return false }
-        for (i, value) in image.enumerated() {
+        for (i, value) in image.enumerated() where i < savedQuadwords {
             guard write(a &+ UInt64(i &* 8), value, user: user, at: rip) else { return false }
         }
         return true
@@ -32,10 +33,12 @@ extension Processor {
 
     func restoreFPU(_ a: UInt64, wide: Bool, at rip: UInt64) -> Bool {
         guard mayUseFPU(at: rip) else { return false }
+        guard isAligned(a, 4, at: rip) else { return false }
         guard a & 15 == 0 else {
             prepareException(13, error: 0, at: rip)
             return false
         }
+        guard linearPointer(a &+ 511, .read, user: userMode, at: rip) != nil else { return false }
         var image: [UInt64] = []
         image.reserveCapacity(52)
         for i in 0..<52 {
@@ -49,6 +52,9 @@ extension Processor {
         loadFXImage(image, wide: wide)
         return true
     }
+
+    /// Outside 64-bit mode XMM8 to XMM15 stay out of it.
+    var savedQuadwords: Int { s.pointee.legacy == 0 ? 52 : 36 }
 
     /// The first 416 bytes of the FXSAVE area as 52 quadwords; the rest is not written.
     func fxsaveImage(wide: Bool) -> [UInt64] {
@@ -76,7 +82,7 @@ extension Processor {
 
     func loadFXImage(_ q: [UInt64], wide: Bool) {
         let c = s
-        c.pointee.fcw = UInt16(truncatingIfNeeded: q[0]) | 0x40
+        c.pointee.fcw = UInt16(truncatingIfNeeded: q[0]) & 0x1f7f | 0x40
         c.pointee.fsw = UInt16(truncatingIfNeeded: q[0] &>> 16)
         c.pointee.ftw = UInt8(truncatingIfNeeded: q[0] &>> 32)
         c.pointee.fop = UInt16(truncatingIfNeeded: q[0] &>> 48) & 0x7ff
@@ -90,7 +96,7 @@ extension Processor {
         }
         updateX87Summary()
         withUnsafeMutableBytes(of: &c.pointee.xmm) { x in
-            for i in 0..<32 { x.storeBytes(of: q[20 &+ i], toByteOffset: i &* 8, as: UInt64.self) }
+            for i in 0..<savedQuadwords &- 20 { x.storeBytes(of: q[20 &+ i], toByteOffset: i &* 8, as: UInt64.self) }
         }
     }
 

@@ -287,8 +287,10 @@ extension Processor {
 
     /// RET far; `release`: bytes of parameters.
     func farReturn(_ byteCount: Int, release: UInt64, at rip: UInt64) {
-        var stack = currentStack
-        guard let pointer = pop(&stack, byteCount, at: rip), let cs = pop(&stack, byteCount, at: rip) else { return }
+        // The selector is looked at first.
+        var first = currentStack, stack = first
+        stack.pointer = stack.pointer & ~stack.mask | (stack.pointer &+ UInt64(byteCount)) & stack.mask
+        guard let cs = pop(&stack, byteCount, at: rip), let pointer = pop(&first, byteCount, at: rip) else { return }
         let selector = UInt16(truncatingIfNeeded: cs)
         stack.pointer = stack.pointer & ~stack.mask | (stack.pointer &+ release) & stack.mask
         guard isProtectedMode else {
@@ -297,8 +299,14 @@ extension Processor {
             enterRealModeCode(selector)
             return continueAt(linearInstruction(pointer), check: false)
         }
-        guard let code = returnCode(selector, at: rip), isTarget(pointer, of: code, at: rip) else { return }
         let level = UInt32(selector & 3)
+        if level != s.pointee.cpl, features.contains(.amdOrder) {
+            // Another privilege level: AMD's processors look at the other stack's selector before anything is checked.
+            var outer = stack
+            outer.pointer = outer.pointer & ~outer.mask | (outer.pointer &+ UInt64(byteCount)) & outer.mask
+            guard pop(&outer, byteCount, at: rip) != nil else { return }
+        }
+        guard let code = returnCode(selector, at: rip), isTarget(pointer, of: code, at: rip) else { return }
         guard level > s.pointee.cpl else {
             commit(stack)
             enterCode(code, cpl: level)

@@ -19,6 +19,7 @@ extension Processor {
     func checkBound(_ ip: IP, at rip: UInt64) -> Bool {
         let u = ip.pointee
         let a: UInt64 = get(s, u.dst), size = Int(u.scale)
+        guard isAligned(a, UInt64(size), at: rip) else { return false }
         guard let low = readInteger(a, size, at: rip),
             let high = readInteger((a &+ UInt64(size)) & 0xffff_ffff, size, at: rip)
         else { return false }
@@ -33,13 +34,38 @@ extension Processor {
         return true
     }
 
-    /// ARPL: the selector in `dst` gets at least the RPL of the one in `base`.
-    func adjustRPL(_ ip: IP) {
-        let target: UInt16 = get(s, ip.pointee.dst), source: UInt16 = get(s, ip.pointee.base)
+    /// ARPL: the selector in `dst` gets at least the RPL of the one in `base`. `index`: it is in memory, at the address in
+    /// `dst` of the segment `index` - 1, and is written only if it changes.
+    func adjustRPL(_ ip: IP, at rip: UInt64) -> Bool {
+        let u = ip.pointee
+        let source: UInt16 = get(s, u.base)
+        var target: UInt16 = get(s, u.dst)
+        let a: UInt64 = get(s, u.dst)
+        if u.index != 0 {
+            guard isAligned(a, 2, at: rip), let v: UInt16 = read(a, user: userMode, at: rip) else { return false }
+            target = v
+        }
         let raise = target & 3 < source & 3
-        if raise { put(s, ip.pointee.dst, target & ~3 | source & 3) }
+        if raise, u.index == 0 { put(s, u.dst, target & ~3 | source & 3) }
+        if raise, u.index != 0 {
+            let index = Int(u.index) &- 1
+            guard segmentRegister(index).attributes & 0xa == 2 else {
+                prepareException(index == SegmentIndex.ss.rawValue ? 12 : 13, error: 0, at: rip)
+                return false
+            }
+            guard write(a, target & ~3 | source & 3, user: userMode, at: rip) else { return false }
+        }
         let f = composeFlags(s) & ~RFLAGS.zf
         spreadArithmeticFlags(s, raise ? f | RFLAGS.zf : f)
+        return true
+    }
+
+    /// The fault of a far pointer's address: #SS if it was to lie on the stack (`index`) and is not canonical. False.
+    func stackOperandFault(_ u: x86_uop, _ a: UInt64) -> Bool {
+        if u.index != 0, s.pointee.vector == 13, s.pointee.leave == UInt32(X86_LEAVE_EXCEPTION), !isCanonical(a) {
+            s.pointee.vector = 12
+        }
+        return false
     }
 
     func pushAll(_ byteCount: Int, at rip: UInt64) -> Bool {
@@ -122,10 +148,10 @@ extension Processor {
     func loadFarPointer(_ ip: IP, at rip: UInt64, next: UInt64) -> Bool {
         let u = ip.pointee
         let a: UInt64 = get(s, u.dst), size = Int(u.scale)
-        guard let index = SegmentIndex(rawValue: Int(truncatingIfNeeded: u.imm)),
+        guard isAligned(a, UInt64(size), at: rip), let index = SegmentIndex(rawValue: Int(truncatingIfNeeded: u.imm)),
             let offset = readInteger(a, size, at: rip),
             let selector: UInt16 = read((a &+ UInt64(size)) & s.pointee.rip_mask, user: userMode, at: rip)
-        else { return false }
+        else { return stackOperandFault(u, a) }
         let context = s.pointee.context
         guard loadSegment(index, selector, at: rip) else { return false }
         putSized(u.base, offset, size)

@@ -32,7 +32,9 @@ private func perform(_ s: CPU, _ ip: IP, _ family: FloatingFamily) -> Bool {
 private func checkMMX(_ s: CPU, _ ip: IP) -> Bool {
     guard processor(s).mayUseMMX(at: instructionAddress(s, ip)) else { return false }
     // In front of a store: Intel's processors set TOP to 0 even if it faults.
-    if ip.pointee.imm != 0, !processor(s).amdOrder { s.pointee.fsw &= ~0x3800 }
+    if ip.pointee.imm == 1, !processor(s).amdOrder { s.pointee.fsw &= ~0x3800 }
+    // In front of MASKMOVQ: as ``Processor/maskedMove(_:at:)``, whose address may fault before.
+    if ip.pointee.imm == 2 { processor(s).enterMMX() }
     return true
 }
 

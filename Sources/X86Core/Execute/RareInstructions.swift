@@ -26,7 +26,8 @@ extension Processor {
         case .lar:
             guard isSegment || type == 2 || type == 9 || type == 11 || type == 12 else { return true }
             s.pointee.fz = 0
-            putSized(u.dst, (d &>> 32) & 0x00f0_ff00, Int(u.scale))
+            // AMD's processors show the limit's upper bits too.
+            putSized(u.dst, (d &>> 32) & (features.contains(.amdOrder) ? 0x00ff_ff00 : 0x00f0_ff00), Int(u.scale))
         default:
             guard isSegment || type == 2 || type == 9 || type == 11 else { return true }
             s.pointee.fz = 0
@@ -40,7 +41,6 @@ extension Processor {
         let a: UInt64 = get(s, ip.pointee.dst)
         let user = userMode
         let equal: Bool
-        guard isAligned(a, 8, at: rip) else { return false }
         if ip.pointee.src == SystemOperation.cmpxchg16b.rawValue {
             guard a & 15 == 0 else {
                 prepareException(13, error: 0, at: rip)
@@ -57,7 +57,7 @@ extension Processor {
                 put(s, Slot.gpr(2), high)
             }
         } else {
-            guard linearPointer(a, .write, user: user, at: rip) != nil,
+            guard isAligned(a, 8, at: rip), linearPointer(a, .write, user: user, at: rip) != nil,
                 linearPointer(a &+ 7, .write, user: user, at: rip) != nil,
                 let old: UInt64 = read(a, user: user, at: rip)
             else { return false }
@@ -82,17 +82,7 @@ extension Processor {
         let u = ip.pointee
         let level = Int(truncatingIfNeeded: (u.imm &>> 16) & 31), byteCount = u.imm & 0xffff
         let step = Int(u.scale)
-        func isAligned(_ stack: StackView, _ displacement: UInt64) -> Bool {
-            let pointer = (stack.pointer &+ displacement) & stack.mask
-            guard alignmentChecking, pointer & UInt64(step &- 1) != 0, stack.mask != .max || isCanonical(pointer) else {
-                return true
-            }
-            prepareException(17, error: 0, at: rip)
-            return false
-        }
-        func push(_ stack: inout StackView, _ value: UInt64) -> Bool {
-            isAligned(stack, 0 &- UInt64(step)) && self.push(&stack, value, step, at: rip)
-        }
+        func push(_ stack: inout StackView, _ value: UInt64) -> Bool { self.push(&stack, value, step, at: rip) }
         let rbp: UInt64 = get(s, Slot.rbp)
         var stack = currentStack
         guard push(&stack, rbp) else { return false }
@@ -103,14 +93,14 @@ extension Processor {
             for _ in 1..<level {
                 source.pointer = source.pointer &- UInt64(step)
                 var element = source
-                guard isAligned(element, 0), let v = pop(&element, step, at: rip), push(&stack, v) else { return false }
+                guard let v = pop(&element, step, at: rip), push(&stack, v) else { return false }
             }
             guard push(&stack, frame) else { return false }
         }
         // The processor probes the new stack top for writing.
         let top = (stack.pointer &- byteCount) & stack.mask
         stack.pointer = stack.pointer & ~stack.mask | top
-        guard isAligned(stack, 0), let probe = stackAddress(stack, top, step, write: true, at: rip),
+        guard let probe = stackAddress(stack, top, step, write: true, at: rip),
             linearPointer(probe, .write, user: userMode, at: rip) != nil || takeDeviceHit() != nil
         else { return false }
         putSized(Slot.rbp, frame, step == 2 ? 2 : stack.mask == 0xffff ? 2 : step)

@@ -254,7 +254,7 @@ extension Processor {
         case .maskedLoad, .maskedStore: return maskedVector(op, ip)
         case .gather: return gather(ip)
         case .zeroUpper, .zeroAll:
-            for i in 0..<16 {
+            for i in 0..<(s.pointee.legacy == 0 ? 16 : 8) {
                 let slot = Slot.xmm0 &+ UInt16(i &* 16)
                 putVector(s, slot &+ Slot.upper, Vector())
                 if op == .zeroAll { putVector(s, slot, Vector()) }
@@ -329,14 +329,14 @@ extension Processor {
         if op == .maskedStore {
             for i in 0..<count where selected(i) {
                 for end in 0..<UInt64(2) {
-                    let at = a &+ UInt64(i) &* step &+ end &* (step &- 1)
+                    let at = (a &+ UInt64(i) &* step &+ end &* (step &- 1)) & s.pointee.rip_mask
                     guard linearPointer(at, .write, user: userMode, at: rip) != nil else {
                         return vectorFault(onStack: onStack, at)
                     }
                 }
             }
             for i in 0..<count where selected(i) {
-                let at = a &+ UInt64(i) &* step
+                let at = (a &+ UInt64(i) &* step) & s.pointee.rip_mask
                 let done =
                     quadwords
                     ? write(at, quadword(u.dst, i), user: userMode, at: rip)
@@ -347,7 +347,7 @@ extension Processor {
         }
         var r = SIMD4<UInt64>()
         for i in 0..<count where selected(i) {
-            let at = a &+ UInt64(i) &* step
+            let at = (a &+ UInt64(i) &* step) & s.pointee.rip_mask
             if quadwords {
                 guard let v: UInt64 = read(at, user: userMode, at: rip) else {
                     return vectorFault(onStack: onStack, at)
@@ -391,6 +391,7 @@ extension Processor {
             }
             if length == 16 { putVector(s, u.base &+ Slot.upper, Vector()) }
         }
+        // AMD's processors do not check the alignment of what they gather.
         for i in 0..<count {
             let chosen = quadwords ? quadword(u.base, i) &>> 63 != 0 : doubleword(u.base, i) &>> 31 != 0
             guard chosen else {
@@ -403,16 +404,21 @@ extension Processor {
                 ? quadword(u.index, i)
                 : UInt64(bitPattern: Int64(Int32(bitPattern: doubleword(u.index, i))))
             var a = base &+ index &<< scale
+            if wideIndices, s.pointee.legacy != 0, a &>> 32 != 0 {
+                // Quadword indices reach beyond the segment.
+                prepareException(13, error: 0, at: rip)
+                return false
+            }
             if narrow { a &= 0xffff_ffff }
             a = a &+ segment
             if quadwords {
-                guard isAligned(a, 8, at: rip), let v: UInt64 = read(a, user: userMode, at: rip) else {
+                guard let v: UInt64 = read(a, user: userMode, at: rip), amdOrder || isAligned(a, 8, at: rip) else {
                     return vectorFault(onStack: u.imm & 8 != 0, a)
                 }
                 put(s, u.dst &+ place(i, double: true), v)
                 put(s, u.base &+ place(i, double: true), 0 as UInt64)
             } else {
-                guard isAligned(a, 4, at: rip), let v: UInt32 = read(a, user: userMode, at: rip) else {
+                guard let v: UInt32 = read(a, user: userMode, at: rip), amdOrder || isAligned(a, 4, at: rip) else {
                     return vectorFault(onStack: u.imm & 8 != 0, a)
                 }
                 store32(u.dst &+ place(i, double: false), v)

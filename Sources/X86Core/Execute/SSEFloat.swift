@@ -442,7 +442,8 @@ extension Processor {
         let format = double ? FloatFormat.double : .single
         let lane = double ? 2 : 4
         var results = Elements()
-        for start in stride(from: 0, to: code.count, by: lane) {
+        typealias Products = (SoftNumber, SoftNumber, SoftNumber, SoftNumber)
+        func multiply(_ start: Int, _ status: inout FloatStatus) -> Products {
             var products = (
                 SoftNumber.zero(false), SoftNumber.zero(false), SoftNumber.zero(false), SoftNumber.zero(false)
             )
@@ -457,8 +458,13 @@ extension Processor {
                 default: products.3 = product
                 }
             }
+            return products
+        }
+        let low = multiply(0, &status), high = code.count > lane ? multiply(lane, &status) : low
+        for start in stride(from: 0, to: code.count, by: lane) {
             // An unmasked exception in the products ends it there.
             guard status.flags & ~status.masks == 0 else { break }
+            let products = start == 0 ? low : high
             func settled(_ n: SoftNumber) -> SoftNumber {
                 let r = SoftNumber(bits: n.bits(wide: double), wide: double)
                 return r.denormal && status.denormalsAreZeros ? .zero(r.negative) : r
@@ -474,8 +480,8 @@ extension Processor {
             }
             var bits = sum.bits(wide: double)
             for i in 0..<lane {
-                // The upper places are summed the other way round, which a NaN shows.
-                if i == 2 { bits = reversed.bits(wide: double) }
+                // Intel's processors sum the upper places the other way round, which a NaN shows.
+                if i == 2, !amdOrder { bits = reversed.bits(wide: double) }
                 results.append(code.immediate & (1 &<< UInt8(i)) != 0 ? bits : 0)
             }
         }

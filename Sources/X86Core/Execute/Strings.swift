@@ -66,6 +66,8 @@ extension Processor {
                 }
                 if usesTarget {
                     guard let a = place(0, rdi, write: operation == .movs || operation == .stos) else {
+                        // MOVS reads before it looks at what it writes to.
+                        if operation == .movs { probeSource(sourceAddress, size, user, rip) }
                         save()
                         return false
                     }
@@ -141,7 +143,8 @@ extension Processor {
             if usesTarget { rdi = (rdi &+ step &* run) & addressMask }
             // The next element's loads from a device are others.
             answeredReads = completedMMIO
-            s.pointee.budget &-= Int64(truncatingIfNeeded: run &>> 3)
+            // Single elements count too: across pages, on devices and beside breakpoints there is nothing else.
+            if repeated { s.pointee.budget &-= Int64(truncatingIfNeeded: max(run &>> 3, 1)) }
             if let exit = pendingMMIOWrite {
                 pendingMMIOWrite = nil
                 save()
@@ -190,6 +193,15 @@ extension Processor {
             return true
         }
         return target & UInt64(size &- 1) == 0 || linearPointer(source, .read, user: user, at: rip) != nil
+    }
+
+    /// A fault of the source, if it has one, instead of the one that has been prepared.
+    private func probeSource(_ a: UInt64, _ size: Int, _ user: Bool, _ rip: UInt64) {
+        let (vector, error, hasError) = (s.pointee.vector, s.pointee.error_code, s.pointee.has_error_code)
+        guard isAligned(a, UInt64(size), at: rip) else { return }
+        if linearPointer(a, .read, user: user, at: rip) != nil || takeDeviceHit() != nil {
+            prepareException(vector, error: hasError != 0 ? error : nil, at: rip)
+        }
     }
 
     private func moveRun(

@@ -259,10 +259,10 @@ extension Processor {
         case .farIndirect:
             let a: UInt64 = get(s, u.dst)
             let size = Int(u.scale)
-            guard let offset = readInteger(a, size, at: rip),
+            guard isAligned(a, UInt64(size), at: rip), let offset = readInteger(a, size, at: rip),
                 let selector: UInt16 = read((a &+ UInt64(size)) & s.pointee.rip_mask, user: userMode, at: rip)
-            else { return false }
-            farTransfer(call: u.base != 0, selector, offset, size, at: rip, next: next)
+            else { return stackOperandFault(u, a) }
+            farTransfer(call: u.base != 0, selector, offset, Int(u.imm), at: rip, next: next)
             return false
         case .farDirect:
             farTransfer(
@@ -348,7 +348,7 @@ extension Processor {
             softwareInterrupt(4, at: rip, next: next)
             return false
         case .bound: return checkBound(ip, at: rip)
-        case .arpl: adjustRPL(ip)
+        case .arpl: return adjustRPL(ip, at: rip)
         case .pushAll: return pushAll(Int(u.scale), at: rip)
         case .popAll: return popAll(Int(u.scale), at: rip)
         case .decimalAdjust: decimalAdjust(u.scale)

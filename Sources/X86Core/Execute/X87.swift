@@ -19,7 +19,8 @@ enum FSW {
 }
 
 extension Processor {
-    /// The uop's `imm`: 7:0 opcode, 15:8 ModRM, 24 operand-size prefix; `dst` holds the operand's address.
+    /// The uop's `imm`: 7:0 opcode, 15:8 ModRM, 24 operand-size prefix; `dst` holds the operand's linear address, `index` is its
+    /// segment + 1 (0 in 64-bit mode but for FS and GS).
     func x87(_ ip: IP) -> Bool {
         let rip = instructionAddress(s, ip)
         let code = ip.pointee.imm
@@ -44,14 +45,15 @@ extension Processor {
         let a: UInt64 = get(s, ip.pointee.dst)
         if let done = x87ControlMemory(opcode, op, a, narrow: code & 0x100_0000 != 0, at: rip) { return done }
         guard noPendingX87(at: rip), x87Memory(opcode, op, a, at: rip) else { return false }
-        noteX87(opcode, modrm, rip, a)
+        let base = ip.pointee.index == 0 ? 0 : segmentRegister(Int(ip.pointee.index) &- 1).base
+        noteX87(opcode, modrm, rip, (a &- base) & s.pointee.rip_mask)
         return true
     }
 
     /// The pointers of the last instruction that was no control instruction.
     private func noteX87(_ opcode: UInt8, _ modrm: UInt8, _ rip: UInt64, _ operand: UInt64) {
         s.pointee.fop = UInt16(opcode & 7) &<< 8 | UInt16(modrm)
-        s.pointee.fip = rip
+        s.pointee.fip = instructionPointer(rip)
         if modrm < 0xc0 { s.pointee.fdp = operand }
     }
 

@@ -353,6 +353,10 @@ extension Processor {
                 var moved = n
                 moved.exponent = n.exponent &+ Int(max(-70000, min(70000, steps)))
                 r = status.round(moved, .extended)
+                // So small that even the wrapped exponent cannot show it.
+                if status.flags & ~status.masks & FloatFlag.underflow != 0, r.kind == .finite, r.exponent < -40958 {
+                    status.flags |= FloatFlag.precision
+                }
             }
         }
         guard commitX87(status) else { return }

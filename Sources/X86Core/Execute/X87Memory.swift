@@ -75,7 +75,9 @@ extension Processor {
         var status = x87Status
         if n.kind == .signalingNaN { status.flags |= FloatFlag.invalid }
         if n.denormal { status.flags |= FloatFlag.denormal }
-        guard commitX87(status) else { return }
+        // AMD's processors push a denormal operand even if its exception is unmasked.
+        let stopping = features.contains(.amdOrder) ? FloatFlag.early & ~FloatFlag.denormal : FloatFlag.early
+        guard commitX87(status, stopping: stopping) else { return }
         pushX87(n.isNaN ? n.quieted : n)
     }
 

@@ -176,53 +176,35 @@ private struct WideNumber {
         return arctangents[min(k, 8)] + sum
     }
 
-    /// The quadrant of x and the rest in [−π/4, π/4], with 320 bits of 2/π.
+    /// The quadrant of x and the rest in [−π/4, π/4]. As in the processors, π is the number rounded to 68 bits, of which
+    /// the last two are zeros [SDM1 8.3.8]: the rest is exact, and programs that subtract multiples of that π themselves
+    /// agree with the instructions. |x| < 2^63.
     static func reduced(_ n: SoftNumber) -> (Int, WideNumber) {
         if n.exponent < -1 { return (0, WideNumber(n)) }
-        let twoOverPi: [UInt64] = [
-            0xa2f9_836e_4e44_1529, 0xfc27_57d1_f534_ddc0, 0xdb62_9599_3c43_9041, 0xfe51_63ab_debb_c561,
-            0xb724_6e3a_424d_d2e0,
-        ]
-        // Six words, the first above the point of x = significand.
-        var words = [UInt64](repeating: 0, count: 7)
-        var carry: UInt64 = 0
-        for i in stride(from: 4, through: 0, by: -1) {
-            let (high, low) = n.significand.multipliedFullWidth(by: twoOverPi[i])
-            let (sum, over) = low.addingReportingOverflow(carry)
-            words[i &+ 1] = sum
-            carry = high &+ (over ? 1 : 0)
-        }
-        words[0] = carry
-        // × 2^(exponent − 63): the point moves left into the first word.
-        let right = UInt64(63 &- n.exponent)
-        var quadrant = right >= 64 ? 0 : words[0] &>> right
-        var fraction = [UInt64](repeating: 0, count: 6)
-        for i in 0..<6 {
-            fraction[i] =
-                right == 64 ? words[i] : words[i &+ 1] &>> right | (right == 0 ? 0 : words[i] &<< (64 &- right))
+        // x and π/2 in units of 2^−65: the remainder of x by shifting in one bit at a time.
+        let halfPi = UInt128(0x3) &<< 64 | 0x243f_6a88_85a3_08d3
+        var rest = UInt128(n.significand), quadrant = 0
+        for _ in 0..<min(n.exponent &+ 2, 64) {
+            rest = rest &<< 1
+            quadrant = quadrant &<< 1 & 3
+            if rest >= halfPi {
+                rest = rest &- halfPi
+                quadrant |= 1
+            }
         }
         var negative = n.negative
-        if fraction[0] &>> 63 != 0 {
+        if rest &<< 1 > halfPi {
             // Beyond one half: from the next quadrant, backwards.
-            quadrant = quadrant &+ 1
-            var borrow = true
-            for i in stride(from: 5, through: 0, by: -1) {
-                fraction[i] = ~fraction[i] &+ (borrow ? 1 : 0)
-                borrow = borrow && fraction[i] == 0
-            }
+            rest = halfPi &- rest
+            quadrant = (quadrant &+ 1) & 3
             negative.toggle()
         }
+        let shift = rest.leadingZeroBitCount
         var r = WideNumber()
-        for i in 0..<5 where fraction[i] != 0 {
-            let shift = UInt64(fraction[i].leadingZeroBitCount)
-            func word(_ k: Int) -> UInt64 {
-                shift == 0 ? fraction[k] : fraction[k] &<< shift | (k < 5 ? fraction[k &+ 1] &>> (64 &- shift) : 0)
-            }
-            r = WideNumber(exponent: -1 &- i &* 64 &- Int(shift), word(i), word(i &+ 1), negative: negative)
-            break
-        }
-        let q = Int(truncatingIfNeeded: quadrant & 3)
-        return (n.negative ? (0 &- q) & 3 : q, r * halfPi)
+        r.negative = negative
+        r.exponent = 62 &- shift
+        r.significand = rest &<< UInt128(shift)
+        return (n.negative ? (0 &- quadrant) & 3 : quadrant, r)
     }
 }
 
@@ -270,7 +252,10 @@ extension Processor {
             if plusOne {
                 let order = FloatStatus.compare(x, SoftNumber(integer: -1)) ?? 0
                 if order < 0 { return invalid }
-                if x.isZero { return y.isInfinite ? invalid : .zero(x.negative != y.negative) }
+                if x.isZero {
+                    if y.denormal { status.flags |= FloatFlag.denormal }
+                    return y.isInfinite ? invalid : .zero(x.negative != y.negative)
+                }
                 isBelow = x.negative
                 if order == 0 {
                     if y.isZero { return invalid }

@@ -51,6 +51,7 @@ extension Processor {
     func read<T: Word>(_ a: UInt64, as type: T.Type = T.self, user: Bool, at rip: UInt64) -> T? {
         let size = MemoryLayout<T>.size
         let inFirst = Int(0x1000 &- (a & 0xfff))
+        if inFirst < size, !endsInside(a, size, at: rip) { return nil }
         guard let first = place(a, .read, user: user, at: rip) else { return nil }
         if debugArmed { noteDataAccess(a, size, write: false) }
         if inFirst >= size {
@@ -68,6 +69,7 @@ extension Processor {
     func write<T: Word>(_ a: UInt64, _ value: T, user: Bool, at rip: UInt64) -> Bool {
         let size = MemoryLayout<T>.size
         let inFirst = Int(0x1000 &- (a & 0xfff))
+        if inFirst < size, !endsInside(a, size, at: rip) { return false }
         guard let first = place(a, .write, user: user, at: rip) else { return false }
         if debugArmed { noteDataAccess(a, size, write: true) }
         if inFirst >= size {
@@ -100,6 +102,13 @@ extension Processor {
         case .memory(let p): withUnsafeBytes(of: value) { p.copyMemory(from: $0.baseAddress!, byteCount: byteCount) }
         case .device(let gpa): writeDevice(gpa, byteCount, value & ((1 &<< UInt64(8 &* byteCount)) &- 1))
         }
+    }
+
+    /// Outside 64-bit mode flat segments end at 4 GiB.
+    private func endsInside(_ a: UInt64, _ size: Int, at rip: UInt64) -> Bool {
+        if s.pointee.legacy == 0 || (a &+ UInt64(size &- 1)) &>> 32 == 0 { return true }
+        prepareException(13, error: 0, at: rip)
+        return false
     }
 
     var userMode: Bool { s.pointee.cpl == 3 }

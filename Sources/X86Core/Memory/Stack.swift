@@ -36,18 +36,21 @@ extension Processor {
 
     /// The linear address of stack bytes; nil: #SS has been prepared.
     func stackAddress(_ stack: StackView, _ pointer: UInt64, _ byteCount: Int, write: Bool, at rip: UInt64) -> UInt64? {
+        let misaligned = stack.user && alignmentChecking && pointer & UInt64(byteCount &- 1) != 0
         if stack.mask == .max {
             guard isCanonical(pointer), isCanonical(pointer &+ UInt64(byteCount &- 1)) else {
                 prepareException(12, error: stack.errorCode, at: rip)
                 return nil
             }
-            return pointer
+            if misaligned { prepareException(17, error: 0, at: rip) }
+            return misaligned ? nil : pointer
         }
         guard allows(stack.segment, pointer, byteCount, write: write) else {
             prepareException(12, error: stack.errorCode, at: rip)
             return nil
         }
-        return (stack.segment.base &+ pointer) & 0xffff_ffff
+        if misaligned { prepareException(17, error: 0, at: rip) }
+        return misaligned ? nil : (stack.segment.base &+ pointer) & 0xffff_ffff
     }
 
     func push(_ stack: inout StackView, _ value: UInt64, _ byteCount: Int, at rip: UInt64) -> Bool {

@@ -1,5 +1,6 @@
 // Single instructions on the host's own processor: a child process with fixed mappings, in which every instruction ends in
-// a signal. The case's state is put into the signal frame, the frame's state is the result.
+// a signal. The case's state is put into the signal frame, the frame's state is the result. CS decides the mode: 0x33 is
+// Linux's 64-bit code segment, 0x23 its 32-bit one.
 //
 //   0x2000_1000…0x2000_2fff   code: read and execute; the parent writes it through another mapping
 //   0x3000_1000…0x3000_2fff   data: read and write
@@ -8,7 +9,7 @@
 
 enum {
     JUDGE_CODE = 0x20001000, JUDGE_DATA = 0x30001000, JUDGE_AREA = 0x2000,
-    JUDGE_BATCH = 64, JUDGE_IMAGES = 16, JUDGE_WORDS = JUDGE_AREA / 8,
+    JUDGE_BATCH = 64, JUDGE_IMAGES = 20, JUDGE_WORDS = JUDGE_AREA / 8,
     JUDGE_HANG = 255,   // the vector of a case that never ended
 };
 
@@ -22,6 +23,8 @@ struct judge_state {
     uint32_t mxcsr;
     uint16_t fcw, fsw, ftw, fop;   // ftw: one bit per physical register
     uint32_t image;      // which data image memory starts as
+    uint16_t cs, ss, ds, es, fs, gs;
+    uint64_t fs_base, gs_base;   // loaded after the selectors
 };
 
 struct judge_result {
