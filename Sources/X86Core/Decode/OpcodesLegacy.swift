@@ -203,7 +203,9 @@ extension Decoder {
         let (byteCount, write) = access(of: .bound)
         noteAccess(byteCount, write: write)
         emitAddress(0)
-        emitSystem(.bound, dst: Slot.tmp(0), base: register, scale: operand16 ? 2 : 4)
+        emitSystem(
+            .bound, dst: Slot.tmp(0), base: register, index: UInt16(operandSegment.rawValue &+ 1),
+            scale: operand16 ? 2 : 4)
     }
 }
 

@@ -15,19 +15,26 @@ extension Processor {
         }
     }
 
-    /// BOUND: `base` is the register, `dst` holds the address, `scale` the operand's bytes.
+    /// BOUND: `base` is the register, `dst` holds the address in the segment `index` - 1, `scale` a bound's
+    /// bytes.
     func checkBound(_ ip: IP, at rip: UInt64) -> Bool {
         let u = ip.pointee
         let a: UInt64 = get(s, u.dst), size = Int(u.scale)
         guard isAligned(a, UInt64(size), at: rip) else { return false }
-        guard let low = readInteger(a, size, at: rip),
-            let high = readInteger((a &+ UInt64(size)) & 0xffff_ffff, size, at: rip)
+        guard let low = readInteger(a, size, at: rip) else { return false }
+        // The segment has been asked about the first bound only.
+        let index = Int(u.index) &- 1, segment = segmentRegister(index)
+        guard allows(segment, ((a &- segment.base) & 0xffff_ffff) &+ UInt64(size), size, write: false) else {
+            prepareException(index == SegmentIndex.ss.rawValue ? 12 : 13, error: 0, at: rip)
+            return false
+        }
+        guard let high = readInteger((a &+ UInt64(size)) & 0xffff_ffff, size, at: rip)
         else { return false }
         func signed(_ v: UInt64) -> Int32 {
             size == 2 ? Int32(Int16(truncatingIfNeeded: v)) : Int32(truncatingIfNeeded: v)
         }
-        let index = signed(get(s, u.base))
-        guard index >= signed(low), index <= signed(high) else {
+        let value = signed(get(s, u.base))
+        guard value >= signed(low), value <= signed(high) else {
             prepareException(5, at: rip)
             return false
         }
