@@ -295,7 +295,6 @@ system_call_32:
     mov [seen_rcx], rcx
     .byte 0x0F, 0x07                # SYSRET to 32-bit code
 
-.data
 .bss
 pointer:    .skip 16
 seen_flags: .skip 8
