@@ -193,7 +193,7 @@ let package = Package(
             name: "ProcessorJudge", dependencies: ["X86Core", "X86Defs", "CNativeJudge", "TestSupport"],
             path: "Tests/ProcessorJudge", exclude: ["Failures"]),
         .executableTarget(name: "conformance", dependencies: ["ProcessorJudge"], path: "Tests/Conformance"),
-        tests("X86CoreTests", ["X86Core", "X86Defs", "CX86State", "ProcessorJudge"]),
+        tests("X86CoreTests", ["X86Core", "X86Defs", "CX86State", "ProcessorJudge", "SoftwareKVM"]),
         tests("GuestImageTests", ["GuestImage", "SEVABI", "X86Defs"]),
         tests("LaunchMeasurementTests", ["LaunchMeasurement", "GuestImage", "SEVABI", "X86Defs", "Crypto"]),
         tests("VMMDevicesTests", ["ABILayout", "VMMDevices", "VirtioTestSupport"]),

@@ -11,7 +11,7 @@ extension SoftwareKVM {
     package func divert(page: UInt64, of memfd: KernelHandle, to spa: SPA, in vm: KernelHandle) {
         guard case .guestMemfd(let file)? = handles[memfd], case .vm(let vm)? = handles[vm] else { return }
         file.divert(page, to: spa)
-        for vcpu in vm.vcpus { vcpu.paused { vcpu.forgetTranslations() } }
+        vm.withPausedVCPUs { $0.forgetTranslations() }
     }
 
     /// Where a sealed vCPU's state lies.

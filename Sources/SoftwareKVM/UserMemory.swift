@@ -383,3 +383,11 @@ final class SleepingPlace: @unchecked Sendable {
         return errno == EINTR ? .interrupted : .timedOut
     }
 }
+
+/// The host's own processors.
+enum HostProcessors {
+    static let count = max(1, sysconf(Int32(_SC_NPROCESSORS_ONLN)))
+
+    /// Lets other threads of the host run first.
+    static func yield() { sched_yield() }
+}

@@ -74,6 +74,11 @@ public final class Processor {
     let conditionalUops: UnsafeMutablePointer<(Int32, Int32)>
     let crossingBytes: UnsafeMutablePointer<UInt8>
 
+    /// What ``prepareAlone(at:toDecode:)`` asked for.
+    var wantsAlone: AloneReason?
+    var pauses = 0
+    /// The last run ended because the guest did nothing but wait: others should have the host's processor.
+    public internal(set) var hasSpun = false
     var exit: VMExit = .interrupt
     /// An exit that finishing an instruction led to, for the next run.
     var pendingExit: VMExit?
@@ -171,6 +176,7 @@ public final class Processor {
         s.pointee.owner = Unmanaged.passUnretained(self).toOpaque()
         flushJumps()
         state = ProcessorState()
+        // Last: from now on others may reach in.
         group?.add(self)
     }
 
@@ -369,13 +375,27 @@ public final class Processor {
     /// Costs nothing for encrypted guests, whose code nobody else can change.
     public func hostMemoryMayHaveChanged() {
         guard cBitMask == 0 else { return }
-        codeEpoch &+= 1
+        guard let group else { return lookAtCodeAgain(codeEpoch &+ 1) }
+        group.codeEpoch.add(1, ordering: .acquiringAndReleasing)
+    }
+
+    /// Every page of code is compared with what was decoded, when it is next entered.
+    func lookAtCodeAgain(_ epoch: UInt64) {
+        codeEpoch = epoch
         for i in 0..<256 { fetchCache[i].tag = 0 }
         bumpGeneration()
     }
 
     /// Instructions per slice: ``run()`` returns `.interrupt` after so many; the default takes a fraction of a millisecond.
     public var sliceInstructionCount: Int64 = 100_000
+
+    // MARK: Being asked
+
+    /// Called by any thread: ``run()`` returns ``VMExit/interrupt`` soon, or when it is next called.
+    public func request() { x86_request(s) }
+
+    /// What was requested so far is seen to.
+    public func takeRequest() { _ = x86_take_request(s) }
 
     /// Guest instructions retired since creation (a repeated string instruction counts once per visit).
     public var instructionCount: UInt64 { retired }

@@ -39,7 +39,8 @@ public protocol ProcessorMemory: AnyObject {
     /// architecture forces it (instruction fetch, page walk).
     func translate(gpa: UInt64, encrypted: Bool, access: PhysicalAccess) -> PhysicalTranslation
 
-    /// PVALIDATE on the page at `gpa`. Size 0 = 4 KiB, 1 = 2 MiB.
+    /// PVALIDATE on the page at `gpa`. Size 0 = 4 KiB, 1 = 2 MiB. The engine sees to translation caches, of all processors
+    /// of the group.
     /// Returns nil when the hypervisor must act first (a nested page fault).
     func pvalidate(gpa: UInt64, size: UInt32, validate: Bool) -> PValidateResult?
 

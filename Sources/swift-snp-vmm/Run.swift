@@ -89,9 +89,10 @@ struct Run: ParsableCommand {
         if certs != nil, guest.confidential != .snp {
             throw ValidationError("--certs belongs to --confidential snp.")
         }
-        if guest.cpus != 1, !launchOnly, [.sev, .sevES].contains(guest.confidential.technology) {
+        if guest.cpus != 1, !launchOnly, guest.confidential == .sevES {
             throw ValidationError(
-                "--cpus \(guest.cpus): SEV and SEV-ES guests run one vCPU; more can be measured and launched only.")
+                "--cpus \(guest.cpus): a SEV-ES guest without firmware runs one vCPU; more can be measured and launched only."
+            )
         }
     }
 

@@ -53,6 +53,7 @@ enum {
     X86_LEAVE_EXIT,            // a #VMEXIT was prepared
     X86_LEAVE_REDO,            // run the uop `resume_uop`
     X86_LEAVE_CHECK,           // interrupt window or TF may have opened: look, then continue at rip
+    X86_LEAVE_ALONE,           // repeat from rip while no other processor of the machine runs
 };
 
 struct x86_segment {
@@ -88,7 +89,7 @@ struct x86_cpu {
     uint64_t fault_address;
 
     // Slow memory accesses: data bounce here while the uop is repeated from `scratch`.
-    uint8_t bounce[64];
+    _Alignas(16) uint8_t bounce[64];
     struct x86_uop scratch[16];
     const struct x86_uop *_Nullable resume;      // where a bounced instruction's successor is
     const struct x86_uop *_Nullable resume_uop;  // with X86_LEAVE_REDO
@@ -126,9 +127,11 @@ struct x86_cpu {
     uint32_t context;          // which decoded blocks belong to this mode; 0 in 64-bit code
     uint32_t host;             // X86_HOST_*: what the host's own instructions may do for this processor
     uint32_t host_mxcsr;       // where handlers put the host's MXCSR to look at it
-    uint32_t cpu_pad;
+    uint32_t shared;           // other processors may run at the same time
     struct x86_fetch_entry *_Nonnull fetches;
     void *_Nullable owner;     // the Swift object, unretained
+    uint32_t alone;            // ... but do not now
+    uint32_t requested;        // somebody wants the run loop to look around (atomic)
 
     // The upper halves of YMM0…15, and of xtmp: each as far behind them as the first of these is behind the first of those.
     _Alignas(16) uint64_t ymmh[32];

@@ -20,10 +20,12 @@ final class VirtualMachine: @unchecked Sendable {
     let identifier: UInt64
     let memory: GuestMemory
     let interrupts = Mutex(InterruptController())
-    /// Held while a processor runs, and by whoever changes what processors have cached.
+    /// Processors run inside; whoever changes what they have cached does so while none is.
     let gate = GuestGate()
-    /// Guarded by `gate`: the processors that have been made.
-    let processors = ProcessorGroup()
+    /// The processors that have been made.
+    let processors: ProcessorGroup
+    /// Held while a page that a guest is the first to touch is given to it.
+    let firstTouch = Mutex(())
     /// In creation order. A vCPU lives as long as its VM.
     private let vcpuList = Mutex<[VirtualCPU]>([])
     let clock: VMClock
@@ -63,6 +65,7 @@ final class VirtualMachine: @unchecked Sendable {
             user: kernel.user, hasPrivateMemory: type == .snp,
             allowsReadOnlySlots: Capability.readOnlyMemory.value(vmType: type) != 0)
         clock = VMClock()
+        processors = ProcessorGroup(gate: gate)
         defaultTSCkHz = kernel.configuration.tscKHz
     }
 
@@ -155,9 +158,9 @@ final class VirtualMachine: @unchecked Sendable {
         return 0
     }
 
-    /// Stops every vCPU for the time of `body`, as a TLB shootdown does.
+    /// Stops every vCPU, as a TLB shootdown does, and calls `body` with each.
     func withPausedVCPUs(_ body: (VirtualCPU) -> Void) {
-        for vcpu in vcpus { vcpu.paused { body(vcpu) } }
+        processors.alone { for vcpu in vcpus { body(vcpu) } }
     }
 
     func createGuestMemfd(_ argument: KVMCreateGuestMemfd) throws(Errno) -> Int32 {

@@ -115,6 +115,16 @@ final class GuestView: ProcessorMemory {
     }
 
     private func assign(_ spa: SPA, gpa: UInt64) -> SPA? {
+        vcpu.vm.firstTouch.withLock { _ in
+            // Another vCPU may have been first, and its guest may have validated the page by now.
+            if let entry = systemMemory.rmpEntry(spa), entry.assigned, entry.asid == asid, entry.gpa == gpa & ~4095 {
+                return spa
+            }
+            return take(spa, gpa: gpa)
+        }
+    }
+
+    private func take(_ spa: SPA, gpa: UInt64) -> SPA? {
         systemMemory.rmpUpdate(spa, .guestInvalid(gpa: gpa & ~4095, asid: asid)) == .success ? spa : nil
     }
 
@@ -139,8 +149,6 @@ final class GuestView: ProcessorMemory {
         guard let spa = privatePage(gpa) else { return nil }
         let outcome = systemMemory.pvalidate(spa, gpa: gpa & ~4095, asid: asid, is2MiB: size == 1, validate: validate)
         guard case .result(let result, let unchanged) = outcome else { return nil }
-        // One that is no longer validated must leave the other processors, too.
-        if !validate, !unchanged { forgetElsewhere() }
         return PValidateResult(code: result.rawValue, unchanged: unchanged)
     }
 
@@ -149,13 +157,7 @@ final class GuestView: ProcessorMemory {
         let outcome = systemMemory.rmpadjust(
             spa, gpa: gpa & ~4095, asid: asid, is2MiB: size == 1, attributes: attributes)
         guard case .result(let result, _) = outcome else { return nil }
-        forgetElsewhere()
         return result.rawValue
-    }
-
-    /// Called inside the guest, so that no other processor of the machine is.
-    private func forgetElsewhere() {
-        for other in vcpu.vm.vcpus where other !== vcpu { other.forgetTranslations() }
     }
 
     func deviceRead(gpa: UInt64, byteCount: Int, into value: inout UInt64) -> Bool {

@@ -154,7 +154,7 @@ extension VirtualCPU {
     }
 
     private func writeProcessorMSR(_ number: UInt32, _ value: UInt64) -> Bool {
-        if !isSealed, let processor { return vm.gate.withLock { processor.writeOwnMSR(number, value) } }
+        if !isSealed, let processor { return vm.gate.inside { processor.writeOwnMSR(number, value) } }
         let isCanonical = UInt64(bitPattern: Int64(bitPattern: value << 16) >> 16) == value
         switch number {
         case 0x174: savedState.sysenterCS = value
@@ -204,7 +204,7 @@ extension VirtualCPU {
         }
         if accepted == nil { apicBaseWithoutLAPIC = value }
         // The xAPIC page may have moved.
-        if accepted == true { paused { forgetTranslations() } }
+        if accepted == true { vm.gate.inside { forgetTranslations() } }
         return accepted ?? true
     }
 

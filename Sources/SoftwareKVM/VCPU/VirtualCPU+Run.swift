@@ -54,7 +54,7 @@ extension VirtualCPU {
             return 0
         }
         // User space had control and may have written guest memory, code included.
-        paused { processor.hostMemoryMayHaveChanged() }
+        processor.hostMemoryMayHaveChanged()
         var step = complete()
         // Asked for before the guest ran: what was left open is finished, and the last exit stays in the run page.
         let onlyCompletes = step == .resume && runPage.immediateExit
@@ -98,7 +98,7 @@ extension VirtualCPU {
         case .portAccess(let access):
             let mask = access.byteCount >= 4 ? UInt32.max : (1 << UInt32(8 * access.byteCount)) - 1
             // Finishes the instruction, inside the guest; of INS as many elements as the VMM has given.
-            paused {
+            vm.gate.inside {
                 for element in 0..<access.elementCount {
                     let value = runPage.mapping.load(at: 0x1000 + element * access.byteCount, as: UInt32.self) & mask
                     if processor?.completeIO(value: value) != true { break }
@@ -106,7 +106,7 @@ extension VirtualCPU {
             }
             return .resume
         case .mmio(let isWrite):
-            if !isWrite { paused { processor?.completeMMIO(value: runPage.mmioData) } }
+            if !isWrite { vm.gate.inside { processor?.completeMMIO(value: runPage.mmioData) } }
             return .resume
         case .hypercall:
             processor?[0] = runPage.hypercallResult
@@ -130,6 +130,7 @@ extension VirtualCPU {
 
     private func runOnce(_ processor: Processor) -> RunStep {
         if runPage.immediateExit { return .fail(.EINTR) }
+        processor.takeRequest()
         updateClockIfRequested()
         let now = HostClock.monotonic
         takeStartup()
@@ -291,17 +292,17 @@ extension VirtualCPU {
     private func handlePort(_ access: IOAccess, _ processor: Processor) -> RunStep {
         if access.write {
             if writeKernelPort(access.port, byteCount: access.byteCount, value: UInt64(access.value)) {
-                paused { processor.completeIO(value: 0) }
+                vm.gate.inside { processor.completeIO(value: 0) }
                 return .resume
             }
             if vm.takesWrite(
                 UInt64(access.port), byteCount: access.byteCount, value: UInt64(access.value), isPort: true)
             {
-                paused { processor.completeIO(value: 0) }
+                vm.gate.inside { processor.completeIO(value: 0) }
                 return .resume
             }
         } else if let value = readKernelPort(access.port, byteCount: access.byteCount) {
-            paused { processor.completeIO(value: UInt32(truncatingIfNeeded: value)) }
+            vm.gate.inside { processor.completeIO(value: UInt32(truncatingIfNeeded: value)) }
             return .resume
         }
         let io = RunPage.PortIO(

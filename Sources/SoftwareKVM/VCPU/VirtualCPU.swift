@@ -33,6 +33,12 @@ package final class VirtualCPU: @unchecked Sendable {
     /// The state as long as there is no processor; afterwards, for a sealed vCPU, what it was sealed with.
     var savedState = ProcessorState()
     private(set) var processor: Processor?
+    /// The same, for other threads to ask it out of the guest.
+    private let asked = Mutex(Asked())
+    /// Of the processor only `request` is called, which any thread may.
+    private struct Asked: @unchecked Sendable {
+        var processor: Processor?
+    }
     private var view: GuestView?
     /// LAUNCH_FINISH has put the state into this page.
     private(set) var vmsaPage: SPA?
@@ -104,14 +110,20 @@ package final class VirtualCPU: @unchecked Sendable {
     func lockedForSealing(_ body: () -> Void) { mutex.withLock { _ in body() } }
 
     /// Runs `body` while no processor of the machine is inside the guest.
-    func paused(_ body: () -> Void) { vm.gate.withLock(body) }
+    func paused(_ body: () -> Void) { vm.processors.alone(body) }
 
-    /// Enters the guest. Waits while another one is inside, or somebody wants it paused.
-    func enterGuest(_ processor: Processor) -> VMExit { vm.gate.withLock { processor.run() } }
+    /// Enters the guest. Waits while as many others are inside as the host can run, or somebody wants none.
+    func enterGuest(_ processor: Processor) -> VMExit {
+        let exit = vm.gate.inside { processor.run() }
+        if processor.hasSpun { HostProcessors.yield() }
+        return exit
+    }
 
-    /// Makes a KVM_RUN in progress look at its surroundings: out of its sleep now, out of the guest at the end of the
-    /// processor's slice, a fraction of a millisecond away.
-    func notify() { sleeper.wake() }
+    /// Makes a KVM_RUN in progress look at its surroundings: out of its sleep, or out of the guest at the end of a block.
+    func notify() {
+        sleeper.wake()
+        asked.withLock { $0.processor?.request() }
+    }
 
     // MARK: Translations (called while paused)
 
@@ -131,7 +143,7 @@ package final class VirtualCPU: @unchecked Sendable {
     var state: ProcessorState {
         get { isSealed ? savedState : processor?.state ?? savedState }
         set {
-            if !isSealed, let processor { paused { processor.state = newValue } } else { savedState = newValue }
+            if !isSealed, let processor { vm.gate.inside { processor.state = newValue } } else { savedState = newValue }
         }
     }
 
@@ -172,13 +184,9 @@ package final class VirtualCPU: @unchecked Sendable {
         }
         let view = GuestView(vcpu: self, asid: asid, encryptsUserMemory: vm.sev != nil)
         configuration.yieldsAtPause = vm.vcpus.count > 1
-        let processor = vm.gate.withLock {
-            let processor = Processor(memory: view, configuration: configuration, group: vm.processors)
-            processor.state = state
-            self.view = view
-            self.processor = processor
-            return processor
-        }
+        let processor = Processor(memory: view, configuration: configuration, group: vm.processors)
+        vm.gate.inside { processor.state = state }
+        setProcessor(processor, view)
         if guestDebugControl != 0 { applyGuestDebug(to: processor) }
         processor.interceptsOwnMSRs = !protectsState && vm.msrFilter.withLock { $0 != nil }
         processor.tscKHz = tscKHz
@@ -187,6 +195,19 @@ package final class VirtualCPU: @unchecked Sendable {
         // The MSR starts as the answer to an information request [GHCB 2.3.1].
         processor.ghcbMSR = savedGHCBMSR != 0 ? savedGHCBMSR : protectsState ? Self.initialGHCBMSR(vm).rawValue : 0
         return processor
+    }
+
+    /// Others reach into processors while they are alone: so it is with what they find.
+    private func setProcessor(_ new: Processor?, _ newView: GuestView?) {
+        // The old one leaves the group when it goes, which is after this.
+        let old = processor
+        paused {
+            processor = new
+            view = newView
+        }
+        let newAsked = Asked(processor: new)
+        asked.withLock { $0 = newAsked }
+        withExtendedLifetime(old) {}
     }
 
     /// VMRUN compares the VMSA of a guest without RMP with the integrity value that the processor keeps
@@ -246,11 +267,7 @@ package final class VirtualCPU: @unchecked Sendable {
                 return request
             })
         else { return }
-        // The processor leaves the machine's group: nobody may be in the guest then.
-        paused {
-            processor = nil
-            view = nil
-        }
+        setProcessor(nil, nil)
         completion = .none
         savedGHCBMSR = 0
         registeredGHCB = nil

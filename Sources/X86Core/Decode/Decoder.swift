@@ -72,6 +72,9 @@ struct Decoder {
     let context: DecodeContext
     /// Neither 64-bit mode nor its rules: see LegacyOperands.swift.
     var legacy: Bool { !context.isLong }
+    /// Other processors run at the same time: LOCK means something.
+    let isShared: Bool
+    var locks: Bool { lock && isShared }
     /// Outside 64-bit mode: the uop that checks this instruction's memory operand, or -1; the operand before it was cut
     /// and checked (or, in 64-bit mode, got its segment's base), and where its uops began.
     var pendingCheck = -1
@@ -101,6 +104,7 @@ struct Decoder {
         self.processor = processor
         handlers = processor.handlers
         context = processor.decodeContext
+        isShared = processor.s.pointee.shared != 0
         self.bytes = bytes
         self.available = available
         blockRIP = rip
@@ -557,6 +561,7 @@ extension Processor {
                 guard let next = executablePage(((rip | 0xfff) &+ 1) & s.pointee.rip_mask, at: rip),
                     let nextBase = UnsafePointer<UInt8>(bitPattern: next)
                 else { return nil }
+                guard single || mayDecode(next) else { return prepareAlone(at: rip, toDecode: true) }
                 let inFirst = 4096 &- offset
                 for i in 0..<inFirst { crossingBytes[i] = base[offset &+ i] }
                 for i in 0..<16 { crossingBytes[inFirst &+ i] = nextBase[i] }

@@ -114,6 +114,8 @@ extension Decoder {
         case Handler.vexLoad..<Handler.vexStore:
             return ([1, 2, 4, 8, 16, 16, 32, 32][(h &- Handler.vexLoad) & 7], false)
         case Handler.vexStore..<Handler.simd: return ([1, 2, 4, 8, 16, 16, 32, 32][(h &- Handler.vexStore) & 7], true)
+        case Handler.lockedALU..<Handler.lockedBit: return (width(Handler.lockedALU), true)
+        case Handler.lockedBit..<Handler.fence: return (2 &<< ((h &- Handler.lockedBit) / 2 % 3), true)
         default: return (1, false)
         }
     }

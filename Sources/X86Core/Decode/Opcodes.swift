@@ -43,6 +43,8 @@ extension Decoder {
             if isRegister {
                 aluRegister(
                     Handler.aluRI &+ h, op: regField, size: size, dst: rmSlot(size), src: 0, imm: imm, immediate: true)
+            } else if locks, regField != 7 {
+                emitMemory(Handler.lockedALU &+ (7 &+ regField) &* 4 &+ size, imm: imm)
             } else {
                 emitMemory(Handler.aluMI &+ h, imm: imm)
             }
@@ -63,7 +65,7 @@ extension Decoder {
                 effect = .transparent
                 emit(Handler.xchgRR &+ size, dst: rmSlot(size), src: regSlot(size))
             } else {
-                emitMemory(Handler.xchgM &+ size, src: regSlot(size))
+                emitMemory((isShared ? Handler.lockedExchange : Handler.xchgM) &+ size, src: regSlot(size))
             }
         case 0x88, 0x89:
             readModRM()
@@ -289,6 +291,8 @@ extension Decoder {
                 newHandler = Handler.aluRM &+ h
             }
             emitMemory(Handler.aluRM &+ h, dst: regSlot(size))
+        } else if locks, op != 7 {
+            emitMemory(Handler.lockedALU &+ op &* 4 &+ size, src: regSlot(size))
         } else {
             emitMemory(Handler.aluMR &+ h, src: regSlot(size))
         }
@@ -406,7 +410,7 @@ extension Decoder {
             newHandler = Handler.unaryR &+ regField &* 8 &+ size &* 2
             emit(newHandler, dst: rmSlot(size))
         } else {
-            emitMemory(Handler.unaryM &+ regField &* 4 &+ size)
+            emitMemory((locks ? Handler.lockedUnary : Handler.unaryM) &+ regField &* 4 &+ size)
         }
     }
 
@@ -431,7 +435,7 @@ extension Decoder {
                     emitALU(Handler.unaryR &+ op &* 8 &+ size &* 2, dst: rmSlot(size), overwrites: true)
                 }
             } else {
-                emitMemory(Handler.unaryM &+ op &* 4 &+ size)
+                emitMemory((locks ? Handler.lockedUnary : Handler.unaryM) &+ op &* 4 &+ size)
             }
         case 4, 5:
             let op = regField

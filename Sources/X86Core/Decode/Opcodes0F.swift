@@ -95,6 +95,8 @@ extension Decoder {
             if op == 0 {
                 let source = rmValue(size)
                 emit(h, dst: source, imm: imm)
+            } else if locks, !isRegister {
+                emitMemory(lockedBit(op, size) &+ 1, imm: imm)
             } else {
                 modify(size) { d, slot in d.emit(h, dst: slot, imm: imm) }
             }
@@ -119,7 +121,7 @@ extension Decoder {
             if isRegister {
                 emit(Handler.cmpxchgR &+ size, dst: rmSlot(size), src: regSlot(size))
             } else {
-                emitMemory(Handler.cmpxchgM &+ size, src: regSlot(size))
+                emitMemory((locks ? Handler.lockedCompareExchange : Handler.cmpxchgM) &+ size, src: regSlot(size))
             }
         case 0xb2, 0xb4, 0xb5:
             readModRM()
@@ -145,7 +147,7 @@ extension Decoder {
             if isRegister {
                 emit(Handler.xaddR &+ size, dst: rmSlot(size), src: regSlot(size))
             } else {
-                emitMemory(Handler.xaddM &+ size, src: regSlot(size))
+                emitMemory((locks ? Handler.lockedExchangeAdd : Handler.xaddM) &+ size, src: regSlot(size))
             }
         case 0xc3:
             readModRM()
@@ -203,12 +205,17 @@ extension Decoder {
         if op == 0 {
             emitMemory(Handler.load &+ size, dst: Slot.tmp(0))
             emit(h, dst: Slot.tmp(0), src: bitSlot)
+        } else if locks {
+            emitMemory(lockedBit(op, size), src: bitSlot)
         } else {
             emitMemory(Handler.loadForWrite &+ size, dst: Slot.tmp(0))
             emit(h, dst: Slot.tmp(0), src: bitSlot)
             emitMemory(Handler.store &+ size, src: Slot.tmp(0))
         }
     }
+
+    /// The locked form of BTS, BTR and BTC (1...3) with the bit in a register; the next one has it in the immediate.
+    private func lockedBit(_ op: Int, _ size: Int) -> Int { Handler.lockedBit &+ ((op &- 1) &* 3 &+ size &- 1) &* 2 }
 
     /// The bit's words are added to the offset, and the segment is asked about the sum.
     private mutating func bitTestLegacy(_ op: Int, _ h: Int, _ bitSlot: UInt16, _ size: Int) {
@@ -223,6 +230,8 @@ extension Decoder {
         if op == 0 {
             emitMemory(Handler.load &+ size, dst: Slot.tmp(0))
             emit(h, dst: Slot.tmp(0), src: bitSlot)
+        } else if locks {
+            emitMemory(lockedBit(op, size), src: bitSlot)
         } else {
             emitMemory(Handler.loadForWrite &+ size, dst: Slot.tmp(0))
             emit(h, dst: Slot.tmp(0), src: bitSlot)
@@ -320,7 +329,8 @@ extension Decoder {
             // LFENCE, MFENCE, SFENCE.
             guard regField >= 5, repeatPrefix == 0, !prefix66 else { return undefined() }
             effect = .transparent
-            return emit(Handler.nop)
+            // Loads and stores of the host are in order as the guest's are, but for a load behind a store.
+            return emit(isShared && regField == 6 ? Handler.fence : Handler.nop)
         }
         switch regField {
         case 0, 1:

@@ -156,8 +156,12 @@ extension Processor {
         return false
     }
 
+    /// Nobody writes to the page while it is decoded: its writers have been sent the slow way, or do not run.
+    func mayDecode(_ page: UInt) -> Bool { !othersRun || isCodePage(page) }
+
     private func translate(_ rip: UInt64, _ page: UInt) -> Block? {
         if arenaUsed &+ 700 > Self.arenaCapacity { forgetAllCode() }
+        guard mayDecode(page) else { return prepareAlone(at: rip, toDecode: true) }
         guard let block = decodeBlock(rip, page) else { return nil }
         return block
     }
@@ -171,14 +175,14 @@ extension Processor {
         blockHash[h] = index
         b.nextInPage = codePages[b.page]
         if b.nextInPage < 0 {
-            dropWriteTagsEverywhere(b.page)
+            takeWriteTags(b.page)
             if cBitMask == 0 { codePageChecks[b.page] = (Self.hashPage(b.page), codeEpoch) }
         }
         codePages[b.page] = index
         if b.secondPage != 0 {
             b.nextInSecondPage = codePages[b.secondPage]
             if b.nextInSecondPage < 0 {
-                dropWriteTagsEverywhere(b.secondPage)
+                takeWriteTags(b.secondPage)
                 if cBitMask == 0 { codePageChecks[b.secondPage] = (Self.hashPage(b.secondPage), codeEpoch) }
             }
             codePages[b.secondPage] = index
@@ -190,12 +194,7 @@ extension Processor {
         }
     }
 
-    private func dropWriteTagsEverywhere(_ page: UInt) {
-        dropWriteTags(page)
-        group?.forOthers(than: self) { $0.dropWriteTags(page) }
-    }
-
-    private func dropWriteTags(_ page: UInt) {
+    func dropWriteTags(_ page: UInt) {
         for table in tables {
             for i in 0..<Int(X86_TLB_SIZE) {
                 let e = table + i

@@ -19,8 +19,19 @@ extension Processor {
         let s = self.s
         let slice = sliceInstructionCount
         s.pointee.budget = slice
-        defer { retired &+= UInt64(bitPattern: max(0, slice &- s.pointee.budget)) }
+        defer {
+            _ = x86_settle_kick(s)
+            retired &+= UInt64(bitPattern: max(0, slice &- s.pointee.budget))
+        }
         s.pointee.link = nil
+        wantsAlone = nil
+        pauses = 0
+        hasSpun = false
+        if x86_take_request(s) { return .interrupt }
+        if let group, cBitMask == 0 {
+            let epoch = group.codeEpoch.load(ordering: .acquiring)
+            if epoch != codeEpoch { lookAtCodeAgain(epoch) }
+        }
         if let exit = pendingExit {
             pendingExit = nil
             return exit
@@ -29,11 +40,11 @@ extension Processor {
             exit = laterMMIOWrites.removeFirst()
             return exit
         }
-        if trapBehindExit, !deliverTrapBehindExit() { return exit }
+        if trapBehindExit, !deliverTrapBehindExit(), !wantsToDeliverAlone { return exit }
         if let event = injected {
             injected = nil
             s.pointee.shadow = 0
-            if !deliver(event) { return exit }
+            if !deliver(event), !wantsToDeliverAlone { return exit }
         }
         while true {
             if s.pointee.window != 0, canTakeInterrupt { return .interruptWindow }
@@ -42,7 +53,10 @@ extension Processor {
             stepAfterAll = false
             codeForgotten = false
             s.pointee.leave = UInt32(X86_LEAVE_LOOKUP)
-            if stepping || s.pointee.shadow != 0 && s.pointee.window != 0 {
+            if let reason = wantsAlone {
+                wantsAlone = nil
+                if let exit = runAlone(reason) { return exit }
+            } else if stepping || s.pointee.shadow != 0 && s.pointee.window != 0 {
                 if !breakpointHere() { runOneInstruction() }
             } else if debugArmed || s.pointee.system_flags & RFLAGS.rf != 0, needsSingleInstruction() {
                 if !breakpointHere() { runOneInstruction() }
@@ -71,16 +85,53 @@ extension Processor {
                 event.isDebugFault = debugFault
                 debugFault = false
                 if intercept(event) { return exit }
-                if !deliver(event) { return exit }
+                if !deliver(event), !wantsToDeliverAlone { return exit }
                 // A handler that faults on its first byte would otherwise keep this loop for ever.
                 s.pointee.budget &-= 1
                 if s.pointee.budget < 0 { return .interrupt }
             case Int(X86_LEAVE_EXIT):
                 if stepping || stepAfterAll || pendingDebug != 0 { noteTrapBehindExit() }
                 return exit
+            case Int(X86_LEAVE_ALONE):
+                pendingMMIOWrite = nil
+                s.pointee.budget &-= 1
+                if s.pointee.budget < 0 { return .interrupt }
             default: break
             }
         }
+    }
+
+    /// An event could not be delivered because others run; it is kept for ``runAlone(_:)``.
+    private var wantsToDeliverAlone: Bool { s.pointee.leave == UInt32(X86_LEAVE_ALONE) }
+
+    /// Does while nobody else runs what could not be done otherwise.
+    private func runAlone(_ reason: AloneReason) -> VMExit? {
+        becomeAlone()
+        defer { stopBeingAlone() }
+        s.pointee.link = nil
+        if let event = injected {
+            injected = nil
+            stepSuppressed = true
+            return deliver(event) ? nil : exit
+        }
+        switch reason {
+        case .decode: _ = findBlock(s.pointee.rip)
+        case .instruction: runOneInstructionAlone()
+        }
+        return nil
+    }
+
+    private func runOneInstructionAlone() {
+        let rip = s.pointee.rip
+        // A kick by somebody who did not see yet that this one is alone must not end it before it has done anything.
+        for _ in 0..<4 {
+            _ = x86_settle_kick(s)
+            s.pointee.leave = UInt32(X86_LEAVE_LOOKUP)
+            runOneInstruction()
+            repeatUops()
+            if s.pointee.leave != UInt32(X86_LEAVE_BUDGET) || s.pointee.rip != rip { break }
+        }
+        s.pointee.link = nil
     }
 
     /// An instruction that ends with an exit is followed by its traps as any other: once the exit is over.
@@ -127,16 +178,32 @@ extension Processor {
     /// kept for the next run.
     func finishInstruction() {
         s.pointee.budget = sliceInstructionCount
-        s.pointee.leave = UInt32(X86_LEAVE_LOOKUP)
         // There is no slice here: what an access to a device takes from one is nothing that has not been executed.
         let retiredBefore = retired
-        runOneInstruction()
-        repeatUops()
+        let answers = (completedIO, completedMMIO), rip = s.pointee.rip
+        repeat {
+            _ = x86_settle_kick(s)
+            s.pointee.leave = UInt32(X86_LEAVE_LOOKUP)
+            runOneInstruction()
+            repeatUops()
+            if s.pointee.leave == UInt32(X86_LEAVE_ALONE) {
+                (completedIO, completedMMIO) = answers
+                wantsAlone = nil
+                pendingMMIOWrite = nil
+                becomeAlone()
+                runOneInstructionAlone()
+                stopBeingAlone()
+            }
+            // A kick came first: the answer must not be lost.
+        } while s.pointee.leave == UInt32(X86_LEAVE_BUDGET) && s.pointee.rip == rip
+            && (completedIO != nil || !completedMMIO.isEmpty)
         retired = retiredBefore
         s.pointee.link = nil
         switch Int(s.pointee.leave) {
         case Int(X86_LEAVE_EXCEPTION):
-            if intercept(preparedException) || !deliver(preparedException) { pendingExit = exit }
+            if intercept(preparedException) || !deliver(preparedException) && !wantsToDeliverAlone {
+                pendingExit = exit
+            }
         case Int(X86_LEAVE_EXIT):
             pendingExit = exit
             if isStepping || pendingDebug != 0 { noteTrapBehindExit() }
@@ -145,7 +212,7 @@ extension Processor {
             if isStepping || pendingDebug != 0 {
                 debugTrap(stepping: isStepping)
                 if s.pointee.leave == UInt32(X86_LEAVE_EXCEPTION),
-                    intercept(preparedException) || !deliver(preparedException)
+                    intercept(preparedException) || !deliver(preparedException) && !wantsToDeliverAlone
                 {
                     pendingExit = exit
                 }
@@ -158,12 +225,24 @@ extension Processor {
         guard let page = executablePage(s.pointee.rip, at: s.pointee.rip),
             let block = decodeBlock(s.pointee.rip, page, single: true)
         else { return }
+        let shadow = s.pointee.shadow
         s.pointee.shadow = 0
         // With a budget of one instruction a branch does not run on in the block that it knows.
+        var isKicked = x86_settle_kick(s)
         let budget = s.pointee.budget
         s.pointee.budget = 1
         enter(s, IP(block.first))
         repeatUops()
+        if x86_settle_kick(s) {
+            isKicked = true
+            if s.pointee.leave == UInt32(X86_LEAVE_BUDGET), s.pointee.rip == block.rip {
+                // It has not run.
+                s.pointee.shadow = shadow
+                s.pointee.budget = budget
+                return
+            }
+        }
+        defer { if isKicked { x86_kick(s) } }
         if s.pointee.budget >= 0 {
             if s.pointee.leave == UInt32(X86_LEAVE_BUDGET) { s.pointee.leave = UInt32(X86_LEAVE_LOOKUP) }
             s.pointee.budget = budget &- 1

@@ -6,7 +6,7 @@ import X86Defs
 
 extension Processor {
     /// Delivers an event at RIP. False: an exit has been prepared (shutdown, or the hypervisor must act first; then the
-    /// event is kept and delivered by the next run).
+    /// event is kept and delivered by the next run), or it must be done alone (the event is kept, too).
     /// `rip`: where a fault on the way is reported, if not at RIP (software interrupts).
     func deliver(_ event: Event, faultsAt rip: UInt64? = nil) -> Bool {
         var event = event
@@ -22,7 +22,7 @@ extension Processor {
             }
             s.pointee.shadow = 0
             if deliverOnce(event) { return true }
-            if s.pointee.leave == UInt32(X86_LEAVE_EXIT) {
+            if s.pointee.leave == UInt32(X86_LEAVE_EXIT) || s.pointee.leave == UInt32(X86_LEAVE_ALONE) {
                 injected = event
                 return false
             }

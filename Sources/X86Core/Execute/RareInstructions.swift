@@ -47,27 +47,31 @@ extension Processor {
                 return false
             }
             guard let p = linearPointer(a, .write, user: user, at: rip) else { return false }
-            let low = p.load(as: UInt64.self), high = p.load(fromByteOffset: 8, as: UInt64.self)
-            equal = low == get(s, 0, as: UInt64.self) && high == get(s, Slot.gpr(2), as: UInt64.self)
-            if equal {
-                p.storeBytes(of: get(s, Slot.gpr(3)), as: UInt64.self)
-                p.storeBytes(of: get(s, Slot.gpr(1)), toByteOffset: 8, as: UInt64.self)
-            } else {
+            var low: UInt64 = get(s, 0), high: UInt64 = get(s, Slot.gpr(2))
+            equal = x86_compare_exchange_128(p, &low, &high, get(s, Slot.gpr(3)), get(s, Slot.gpr(1)))
+            if !equal {
                 put(s, 0, low)
                 put(s, Slot.gpr(2), high)
             }
         } else {
-            guard isAligned(a, 8, at: rip), linearPointer(a, .write, user: user, at: rip) != nil,
-                linearPointer(a &+ 7, .write, user: user, at: rip) != nil,
-                let old: UInt64 = read(a, user: user, at: rip)
+            guard isAligned(a, 8, at: rip) else { return false }
+            // Two cache lines, or two pages: the host's own would not do.
+            guard a & 7 == 0 || !othersRun else { return prepareAlone(at: rip) }
+            guard let p = linearPointer(a, .write, user: user, at: rip),
+                linearPointer(a &+ 7, .write, user: user, at: rip) != nil
             else { return false }
             let expected = get(s, 0, as: UInt64.self) & 0xffff_ffff | get(s, Slot.gpr(2), as: UInt64.self) &<< 32
-            equal = old == expected
-            if equal {
-                let new =
-                    get(s, Slot.gpr(3), as: UInt64.self) & 0xffff_ffff | get(s, Slot.gpr(1), as: UInt64.self) &<< 32
-                guard write(a, new, user: user, at: rip) else { return false }
+            let new = get(s, Slot.gpr(3), as: UInt64.self) & 0xffff_ffff | get(s, Slot.gpr(1), as: UInt64.self) &<< 32
+            var old = expected
+            if a & 7 == 0 {
+                equal = compareExchange(p, &old, new)
             } else {
+                guard let found: UInt64 = read(a, user: user, at: rip) else { return false }
+                old = found
+                equal = old == expected
+                if equal, !write(a, new, user: user, at: rip) { return false }
+            }
+            if !equal {
                 put(s, 0, UInt32(truncatingIfNeeded: old))
                 put(s, Slot.gpr(2), UInt32(truncatingIfNeeded: old &>> 32))
             }

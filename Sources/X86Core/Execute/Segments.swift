@@ -161,12 +161,21 @@ extension Processor {
             return false
         }
         if task {
-            guard write(address, d | (2 &<< 40), user: false, at: rip) else { return false }  // Busy.
+            guard setBusy(d, at: address, at: rip) else { return false }
             segment.attributes |= 2
             s.pointee.tr = segment
         } else {
             s.pointee.ldtr = segment
         }
+        return true
+    }
+
+    /// Marks a TSS descriptor as busy; false: prepared to leave. The byte is the descriptor's alone, so it is in one piece.
+    private func setBusy(_ d: UInt64, at address: UInt64, at rip: UInt64) -> Bool {
+        guard let p = linearPointer(address &+ 5, .write, user: false, at: rip) else { return false }
+        var type = UInt8(truncatingIfNeeded: d &>> 40)
+        while !compareExchange(p, &type, type | 2) {}
+        if debugArmed { noteDataAccess(address &+ 5, 1, write: true) }
         return true
     }
 

@@ -30,6 +30,8 @@ enum SystemOperation: UInt16 {
 @inline(never)
 private func perform(_ s: CPU, _ ip: IP) -> Bool {
     let p = processor(s)
+    // Many of these wait until all earlier stores are seen [APM2 7.4.3].
+    if s.pointee.shared != 0 { x86_fence() }
     if p.system(ip) { return p.runsOn(ip) }
     p.turnIntoStackFault(ip)
     return false
@@ -110,7 +112,7 @@ extension Processor {
             s.pointee.shadow = 0
             return leave(.halt, at: next)
         case .pause:
-            if configuration.yieldsAtPause { endSlice() }
+            pause()
             return true
         case .inPort, .outPort: return portIO(ip, at: rip)
         case .ins, .outs: return stringIO(ip, at: rip)

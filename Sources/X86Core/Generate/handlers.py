@@ -159,6 +159,16 @@ families = [
     ("resume", [], lambda: "resumeAfterBounce(s, ip)"),
     ("stale", [], lambda: "leaveForLookup(s, s.pointee.rip)"),
     ("forward", [], lambda: "forwardToNewBlock(s, ip)"),
+    # LOCK, where other processors run at the same time.
+    ("lockedALU", [["r", "i"], ALU[:7], SIZES],
+     lambda k, o, w: f"lockedALU(s, ip, .{o}, {W[w]}, immediate: {'true' if k == 'i' else 'false'})"),
+    ("lockedUnary", [["inc", "dec", "not", "neg"], SIZES], lambda o, w: f"lockedUnary(s, ip, .{o}, {W[w]})"),
+    ("lockedExchange", [SIZES], lambda w: f"lockedExchange(s, ip, {W[w]})"),
+    ("lockedCompareExchange", [SIZES], lambda w: f"lockedCompareExchange(s, ip, {W[w]})"),
+    ("lockedExchangeAdd", [SIZES], lambda w: f"lockedExchangeAdd(s, ip, {W[w]})"),
+    ("lockedBit", [["set", "reset", "complement"], ["16", "32", "64"], ["r", "i"]],
+     lambda o, w, k: f"lockedBit(s, ip, .{o}, {W[w]}, immediate: {'true' if k == 'i' else 'false'})"),
+    ("fence", [], lambda: "fence(s, ip)"),
 ]
 
 functions, table, host_functions, host_table, indices, position = [], [], [], [], [], 0

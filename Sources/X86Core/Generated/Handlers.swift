@@ -101,7 +101,14 @@ enum Handler {
     static let resume = 1587
     static let stale = 1588
     static let forward = 1589
-    static let count = 1590
+    static let lockedALU = 1590
+    static let lockedUnary = 1646
+    static let lockedExchange = 1662
+    static let lockedCompareExchange = 1666
+    static let lockedExchangeAdd = 1670
+    static let lockedBit = 1674
+    static let fence = 1692
+    static let count = 1693
 }
 
 @c(snpx86_aluRR_add_8_f) func h_aluRR_add_8_f(_ s: CPU, _ ip: IP) { aluRR(s, ip, .add, UInt8.self, flags: true) }
@@ -1388,6 +1395,109 @@ enum Handler {
 @c(snpx86_resume) func h_resume(_ s: CPU, _ ip: IP) { resumeAfterBounce(s, ip) }
 @c(snpx86_stale) func h_stale(_ s: CPU, _ ip: IP) { leaveForLookup(s, s.pointee.rip) }
 @c(snpx86_forward) func h_forward(_ s: CPU, _ ip: IP) { forwardToNewBlock(s, ip) }
+@c(snpx86_lockedALU_r_add_8) func h_lockedALU_r_add_8(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .add, UInt8.self, immediate: false) }
+@c(snpx86_lockedALU_r_add_16) func h_lockedALU_r_add_16(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .add, UInt16.self, immediate: false) }
+@c(snpx86_lockedALU_r_add_32) func h_lockedALU_r_add_32(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .add, UInt32.self, immediate: false) }
+@c(snpx86_lockedALU_r_add_64) func h_lockedALU_r_add_64(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .add, UInt64.self, immediate: false) }
+@c(snpx86_lockedALU_r_or_8) func h_lockedALU_r_or_8(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .or, UInt8.self, immediate: false) }
+@c(snpx86_lockedALU_r_or_16) func h_lockedALU_r_or_16(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .or, UInt16.self, immediate: false) }
+@c(snpx86_lockedALU_r_or_32) func h_lockedALU_r_or_32(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .or, UInt32.self, immediate: false) }
+@c(snpx86_lockedALU_r_or_64) func h_lockedALU_r_or_64(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .or, UInt64.self, immediate: false) }
+@c(snpx86_lockedALU_r_adc_8) func h_lockedALU_r_adc_8(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .adc, UInt8.self, immediate: false) }
+@c(snpx86_lockedALU_r_adc_16) func h_lockedALU_r_adc_16(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .adc, UInt16.self, immediate: false) }
+@c(snpx86_lockedALU_r_adc_32) func h_lockedALU_r_adc_32(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .adc, UInt32.self, immediate: false) }
+@c(snpx86_lockedALU_r_adc_64) func h_lockedALU_r_adc_64(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .adc, UInt64.self, immediate: false) }
+@c(snpx86_lockedALU_r_sbb_8) func h_lockedALU_r_sbb_8(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .sbb, UInt8.self, immediate: false) }
+@c(snpx86_lockedALU_r_sbb_16) func h_lockedALU_r_sbb_16(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .sbb, UInt16.self, immediate: false) }
+@c(snpx86_lockedALU_r_sbb_32) func h_lockedALU_r_sbb_32(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .sbb, UInt32.self, immediate: false) }
+@c(snpx86_lockedALU_r_sbb_64) func h_lockedALU_r_sbb_64(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .sbb, UInt64.self, immediate: false) }
+@c(snpx86_lockedALU_r_and_8) func h_lockedALU_r_and_8(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .and, UInt8.self, immediate: false) }
+@c(snpx86_lockedALU_r_and_16) func h_lockedALU_r_and_16(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .and, UInt16.self, immediate: false) }
+@c(snpx86_lockedALU_r_and_32) func h_lockedALU_r_and_32(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .and, UInt32.self, immediate: false) }
+@c(snpx86_lockedALU_r_and_64) func h_lockedALU_r_and_64(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .and, UInt64.self, immediate: false) }
+@c(snpx86_lockedALU_r_sub_8) func h_lockedALU_r_sub_8(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .sub, UInt8.self, immediate: false) }
+@c(snpx86_lockedALU_r_sub_16) func h_lockedALU_r_sub_16(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .sub, UInt16.self, immediate: false) }
+@c(snpx86_lockedALU_r_sub_32) func h_lockedALU_r_sub_32(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .sub, UInt32.self, immediate: false) }
+@c(snpx86_lockedALU_r_sub_64) func h_lockedALU_r_sub_64(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .sub, UInt64.self, immediate: false) }
+@c(snpx86_lockedALU_r_xor_8) func h_lockedALU_r_xor_8(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .xor, UInt8.self, immediate: false) }
+@c(snpx86_lockedALU_r_xor_16) func h_lockedALU_r_xor_16(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .xor, UInt16.self, immediate: false) }
+@c(snpx86_lockedALU_r_xor_32) func h_lockedALU_r_xor_32(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .xor, UInt32.self, immediate: false) }
+@c(snpx86_lockedALU_r_xor_64) func h_lockedALU_r_xor_64(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .xor, UInt64.self, immediate: false) }
+@c(snpx86_lockedALU_i_add_8) func h_lockedALU_i_add_8(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .add, UInt8.self, immediate: true) }
+@c(snpx86_lockedALU_i_add_16) func h_lockedALU_i_add_16(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .add, UInt16.self, immediate: true) }
+@c(snpx86_lockedALU_i_add_32) func h_lockedALU_i_add_32(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .add, UInt32.self, immediate: true) }
+@c(snpx86_lockedALU_i_add_64) func h_lockedALU_i_add_64(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .add, UInt64.self, immediate: true) }
+@c(snpx86_lockedALU_i_or_8) func h_lockedALU_i_or_8(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .or, UInt8.self, immediate: true) }
+@c(snpx86_lockedALU_i_or_16) func h_lockedALU_i_or_16(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .or, UInt16.self, immediate: true) }
+@c(snpx86_lockedALU_i_or_32) func h_lockedALU_i_or_32(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .or, UInt32.self, immediate: true) }
+@c(snpx86_lockedALU_i_or_64) func h_lockedALU_i_or_64(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .or, UInt64.self, immediate: true) }
+@c(snpx86_lockedALU_i_adc_8) func h_lockedALU_i_adc_8(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .adc, UInt8.self, immediate: true) }
+@c(snpx86_lockedALU_i_adc_16) func h_lockedALU_i_adc_16(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .adc, UInt16.self, immediate: true) }
+@c(snpx86_lockedALU_i_adc_32) func h_lockedALU_i_adc_32(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .adc, UInt32.self, immediate: true) }
+@c(snpx86_lockedALU_i_adc_64) func h_lockedALU_i_adc_64(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .adc, UInt64.self, immediate: true) }
+@c(snpx86_lockedALU_i_sbb_8) func h_lockedALU_i_sbb_8(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .sbb, UInt8.self, immediate: true) }
+@c(snpx86_lockedALU_i_sbb_16) func h_lockedALU_i_sbb_16(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .sbb, UInt16.self, immediate: true) }
+@c(snpx86_lockedALU_i_sbb_32) func h_lockedALU_i_sbb_32(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .sbb, UInt32.self, immediate: true) }
+@c(snpx86_lockedALU_i_sbb_64) func h_lockedALU_i_sbb_64(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .sbb, UInt64.self, immediate: true) }
+@c(snpx86_lockedALU_i_and_8) func h_lockedALU_i_and_8(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .and, UInt8.self, immediate: true) }
+@c(snpx86_lockedALU_i_and_16) func h_lockedALU_i_and_16(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .and, UInt16.self, immediate: true) }
+@c(snpx86_lockedALU_i_and_32) func h_lockedALU_i_and_32(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .and, UInt32.self, immediate: true) }
+@c(snpx86_lockedALU_i_and_64) func h_lockedALU_i_and_64(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .and, UInt64.self, immediate: true) }
+@c(snpx86_lockedALU_i_sub_8) func h_lockedALU_i_sub_8(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .sub, UInt8.self, immediate: true) }
+@c(snpx86_lockedALU_i_sub_16) func h_lockedALU_i_sub_16(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .sub, UInt16.self, immediate: true) }
+@c(snpx86_lockedALU_i_sub_32) func h_lockedALU_i_sub_32(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .sub, UInt32.self, immediate: true) }
+@c(snpx86_lockedALU_i_sub_64) func h_lockedALU_i_sub_64(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .sub, UInt64.self, immediate: true) }
+@c(snpx86_lockedALU_i_xor_8) func h_lockedALU_i_xor_8(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .xor, UInt8.self, immediate: true) }
+@c(snpx86_lockedALU_i_xor_16) func h_lockedALU_i_xor_16(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .xor, UInt16.self, immediate: true) }
+@c(snpx86_lockedALU_i_xor_32) func h_lockedALU_i_xor_32(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .xor, UInt32.self, immediate: true) }
+@c(snpx86_lockedALU_i_xor_64) func h_lockedALU_i_xor_64(_ s: CPU, _ ip: IP) { lockedALU(s, ip, .xor, UInt64.self, immediate: true) }
+@c(snpx86_lockedUnary_inc_8) func h_lockedUnary_inc_8(_ s: CPU, _ ip: IP) { lockedUnary(s, ip, .inc, UInt8.self) }
+@c(snpx86_lockedUnary_inc_16) func h_lockedUnary_inc_16(_ s: CPU, _ ip: IP) { lockedUnary(s, ip, .inc, UInt16.self) }
+@c(snpx86_lockedUnary_inc_32) func h_lockedUnary_inc_32(_ s: CPU, _ ip: IP) { lockedUnary(s, ip, .inc, UInt32.self) }
+@c(snpx86_lockedUnary_inc_64) func h_lockedUnary_inc_64(_ s: CPU, _ ip: IP) { lockedUnary(s, ip, .inc, UInt64.self) }
+@c(snpx86_lockedUnary_dec_8) func h_lockedUnary_dec_8(_ s: CPU, _ ip: IP) { lockedUnary(s, ip, .dec, UInt8.self) }
+@c(snpx86_lockedUnary_dec_16) func h_lockedUnary_dec_16(_ s: CPU, _ ip: IP) { lockedUnary(s, ip, .dec, UInt16.self) }
+@c(snpx86_lockedUnary_dec_32) func h_lockedUnary_dec_32(_ s: CPU, _ ip: IP) { lockedUnary(s, ip, .dec, UInt32.self) }
+@c(snpx86_lockedUnary_dec_64) func h_lockedUnary_dec_64(_ s: CPU, _ ip: IP) { lockedUnary(s, ip, .dec, UInt64.self) }
+@c(snpx86_lockedUnary_not_8) func h_lockedUnary_not_8(_ s: CPU, _ ip: IP) { lockedUnary(s, ip, .not, UInt8.self) }
+@c(snpx86_lockedUnary_not_16) func h_lockedUnary_not_16(_ s: CPU, _ ip: IP) { lockedUnary(s, ip, .not, UInt16.self) }
+@c(snpx86_lockedUnary_not_32) func h_lockedUnary_not_32(_ s: CPU, _ ip: IP) { lockedUnary(s, ip, .not, UInt32.self) }
+@c(snpx86_lockedUnary_not_64) func h_lockedUnary_not_64(_ s: CPU, _ ip: IP) { lockedUnary(s, ip, .not, UInt64.self) }
+@c(snpx86_lockedUnary_neg_8) func h_lockedUnary_neg_8(_ s: CPU, _ ip: IP) { lockedUnary(s, ip, .neg, UInt8.self) }
+@c(snpx86_lockedUnary_neg_16) func h_lockedUnary_neg_16(_ s: CPU, _ ip: IP) { lockedUnary(s, ip, .neg, UInt16.self) }
+@c(snpx86_lockedUnary_neg_32) func h_lockedUnary_neg_32(_ s: CPU, _ ip: IP) { lockedUnary(s, ip, .neg, UInt32.self) }
+@c(snpx86_lockedUnary_neg_64) func h_lockedUnary_neg_64(_ s: CPU, _ ip: IP) { lockedUnary(s, ip, .neg, UInt64.self) }
+@c(snpx86_lockedExchange_8) func h_lockedExchange_8(_ s: CPU, _ ip: IP) { lockedExchange(s, ip, UInt8.self) }
+@c(snpx86_lockedExchange_16) func h_lockedExchange_16(_ s: CPU, _ ip: IP) { lockedExchange(s, ip, UInt16.self) }
+@c(snpx86_lockedExchange_32) func h_lockedExchange_32(_ s: CPU, _ ip: IP) { lockedExchange(s, ip, UInt32.self) }
+@c(snpx86_lockedExchange_64) func h_lockedExchange_64(_ s: CPU, _ ip: IP) { lockedExchange(s, ip, UInt64.self) }
+@c(snpx86_lockedCompareExchange_8) func h_lockedCompareExchange_8(_ s: CPU, _ ip: IP) { lockedCompareExchange(s, ip, UInt8.self) }
+@c(snpx86_lockedCompareExchange_16) func h_lockedCompareExchange_16(_ s: CPU, _ ip: IP) { lockedCompareExchange(s, ip, UInt16.self) }
+@c(snpx86_lockedCompareExchange_32) func h_lockedCompareExchange_32(_ s: CPU, _ ip: IP) { lockedCompareExchange(s, ip, UInt32.self) }
+@c(snpx86_lockedCompareExchange_64) func h_lockedCompareExchange_64(_ s: CPU, _ ip: IP) { lockedCompareExchange(s, ip, UInt64.self) }
+@c(snpx86_lockedExchangeAdd_8) func h_lockedExchangeAdd_8(_ s: CPU, _ ip: IP) { lockedExchangeAdd(s, ip, UInt8.self) }
+@c(snpx86_lockedExchangeAdd_16) func h_lockedExchangeAdd_16(_ s: CPU, _ ip: IP) { lockedExchangeAdd(s, ip, UInt16.self) }
+@c(snpx86_lockedExchangeAdd_32) func h_lockedExchangeAdd_32(_ s: CPU, _ ip: IP) { lockedExchangeAdd(s, ip, UInt32.self) }
+@c(snpx86_lockedExchangeAdd_64) func h_lockedExchangeAdd_64(_ s: CPU, _ ip: IP) { lockedExchangeAdd(s, ip, UInt64.self) }
+@c(snpx86_lockedBit_set_16_r) func h_lockedBit_set_16_r(_ s: CPU, _ ip: IP) { lockedBit(s, ip, .set, UInt16.self, immediate: false) }
+@c(snpx86_lockedBit_set_16_i) func h_lockedBit_set_16_i(_ s: CPU, _ ip: IP) { lockedBit(s, ip, .set, UInt16.self, immediate: true) }
+@c(snpx86_lockedBit_set_32_r) func h_lockedBit_set_32_r(_ s: CPU, _ ip: IP) { lockedBit(s, ip, .set, UInt32.self, immediate: false) }
+@c(snpx86_lockedBit_set_32_i) func h_lockedBit_set_32_i(_ s: CPU, _ ip: IP) { lockedBit(s, ip, .set, UInt32.self, immediate: true) }
+@c(snpx86_lockedBit_set_64_r) func h_lockedBit_set_64_r(_ s: CPU, _ ip: IP) { lockedBit(s, ip, .set, UInt64.self, immediate: false) }
+@c(snpx86_lockedBit_set_64_i) func h_lockedBit_set_64_i(_ s: CPU, _ ip: IP) { lockedBit(s, ip, .set, UInt64.self, immediate: true) }
+@c(snpx86_lockedBit_reset_16_r) func h_lockedBit_reset_16_r(_ s: CPU, _ ip: IP) { lockedBit(s, ip, .reset, UInt16.self, immediate: false) }
+@c(snpx86_lockedBit_reset_16_i) func h_lockedBit_reset_16_i(_ s: CPU, _ ip: IP) { lockedBit(s, ip, .reset, UInt16.self, immediate: true) }
+@c(snpx86_lockedBit_reset_32_r) func h_lockedBit_reset_32_r(_ s: CPU, _ ip: IP) { lockedBit(s, ip, .reset, UInt32.self, immediate: false) }
+@c(snpx86_lockedBit_reset_32_i) func h_lockedBit_reset_32_i(_ s: CPU, _ ip: IP) { lockedBit(s, ip, .reset, UInt32.self, immediate: true) }
+@c(snpx86_lockedBit_reset_64_r) func h_lockedBit_reset_64_r(_ s: CPU, _ ip: IP) { lockedBit(s, ip, .reset, UInt64.self, immediate: false) }
+@c(snpx86_lockedBit_reset_64_i) func h_lockedBit_reset_64_i(_ s: CPU, _ ip: IP) { lockedBit(s, ip, .reset, UInt64.self, immediate: true) }
+@c(snpx86_lockedBit_complement_16_r) func h_lockedBit_complement_16_r(_ s: CPU, _ ip: IP) { lockedBit(s, ip, .complement, UInt16.self, immediate: false) }
+@c(snpx86_lockedBit_complement_16_i) func h_lockedBit_complement_16_i(_ s: CPU, _ ip: IP) { lockedBit(s, ip, .complement, UInt16.self, immediate: true) }
+@c(snpx86_lockedBit_complement_32_r) func h_lockedBit_complement_32_r(_ s: CPU, _ ip: IP) { lockedBit(s, ip, .complement, UInt32.self, immediate: false) }
+@c(snpx86_lockedBit_complement_32_i) func h_lockedBit_complement_32_i(_ s: CPU, _ ip: IP) { lockedBit(s, ip, .complement, UInt32.self, immediate: true) }
+@c(snpx86_lockedBit_complement_64_r) func h_lockedBit_complement_64_r(_ s: CPU, _ ip: IP) { lockedBit(s, ip, .complement, UInt64.self, immediate: false) }
+@c(snpx86_lockedBit_complement_64_i) func h_lockedBit_complement_64_i(_ s: CPU, _ ip: IP) { lockedBit(s, ip, .complement, UInt64.self, immediate: true) }
+@c(snpx86_fence) func h_fence(_ s: CPU, _ ip: IP) { fence(s, ip) }
 
 #if arch(x86_64)
 @c(snpx86_hostFloat_add_ps_sse) func h_hostFloat_add_ps_sse(_ s: CPU, _ ip: IP) { hostFloat(s, ip, 0, 0, vex: false, wide: false) }
@@ -2843,6 +2953,109 @@ private func fill6(_ t: UnsafeMutablePointer<x86_handler>) {
     t[1587] = h_resume
     t[1588] = h_stale
     t[1589] = h_forward
+    t[1590] = h_lockedALU_r_add_8
+    t[1591] = h_lockedALU_r_add_16
+    t[1592] = h_lockedALU_r_add_32
+    t[1593] = h_lockedALU_r_add_64
+    t[1594] = h_lockedALU_r_or_8
+    t[1595] = h_lockedALU_r_or_16
+    t[1596] = h_lockedALU_r_or_32
+    t[1597] = h_lockedALU_r_or_64
+    t[1598] = h_lockedALU_r_adc_8
+    t[1599] = h_lockedALU_r_adc_16
+    t[1600] = h_lockedALU_r_adc_32
+    t[1601] = h_lockedALU_r_adc_64
+    t[1602] = h_lockedALU_r_sbb_8
+    t[1603] = h_lockedALU_r_sbb_16
+    t[1604] = h_lockedALU_r_sbb_32
+    t[1605] = h_lockedALU_r_sbb_64
+    t[1606] = h_lockedALU_r_and_8
+    t[1607] = h_lockedALU_r_and_16
+    t[1608] = h_lockedALU_r_and_32
+    t[1609] = h_lockedALU_r_and_64
+    t[1610] = h_lockedALU_r_sub_8
+    t[1611] = h_lockedALU_r_sub_16
+    t[1612] = h_lockedALU_r_sub_32
+    t[1613] = h_lockedALU_r_sub_64
+    t[1614] = h_lockedALU_r_xor_8
+    t[1615] = h_lockedALU_r_xor_16
+    t[1616] = h_lockedALU_r_xor_32
+    t[1617] = h_lockedALU_r_xor_64
+    t[1618] = h_lockedALU_i_add_8
+    t[1619] = h_lockedALU_i_add_16
+    t[1620] = h_lockedALU_i_add_32
+    t[1621] = h_lockedALU_i_add_64
+    t[1622] = h_lockedALU_i_or_8
+    t[1623] = h_lockedALU_i_or_16
+    t[1624] = h_lockedALU_i_or_32
+    t[1625] = h_lockedALU_i_or_64
+    t[1626] = h_lockedALU_i_adc_8
+    t[1627] = h_lockedALU_i_adc_16
+    t[1628] = h_lockedALU_i_adc_32
+    t[1629] = h_lockedALU_i_adc_64
+    t[1630] = h_lockedALU_i_sbb_8
+    t[1631] = h_lockedALU_i_sbb_16
+    t[1632] = h_lockedALU_i_sbb_32
+    t[1633] = h_lockedALU_i_sbb_64
+    t[1634] = h_lockedALU_i_and_8
+    t[1635] = h_lockedALU_i_and_16
+    t[1636] = h_lockedALU_i_and_32
+    t[1637] = h_lockedALU_i_and_64
+    t[1638] = h_lockedALU_i_sub_8
+    t[1639] = h_lockedALU_i_sub_16
+    t[1640] = h_lockedALU_i_sub_32
+    t[1641] = h_lockedALU_i_sub_64
+    t[1642] = h_lockedALU_i_xor_8
+    t[1643] = h_lockedALU_i_xor_16
+    t[1644] = h_lockedALU_i_xor_32
+    t[1645] = h_lockedALU_i_xor_64
+    t[1646] = h_lockedUnary_inc_8
+    t[1647] = h_lockedUnary_inc_16
+    t[1648] = h_lockedUnary_inc_32
+    t[1649] = h_lockedUnary_inc_64
+    t[1650] = h_lockedUnary_dec_8
+    t[1651] = h_lockedUnary_dec_16
+    t[1652] = h_lockedUnary_dec_32
+    t[1653] = h_lockedUnary_dec_64
+    t[1654] = h_lockedUnary_not_8
+    t[1655] = h_lockedUnary_not_16
+    t[1656] = h_lockedUnary_not_32
+    t[1657] = h_lockedUnary_not_64
+    t[1658] = h_lockedUnary_neg_8
+    t[1659] = h_lockedUnary_neg_16
+    t[1660] = h_lockedUnary_neg_32
+    t[1661] = h_lockedUnary_neg_64
+    t[1662] = h_lockedExchange_8
+    t[1663] = h_lockedExchange_16
+    t[1664] = h_lockedExchange_32
+    t[1665] = h_lockedExchange_64
+    t[1666] = h_lockedCompareExchange_8
+    t[1667] = h_lockedCompareExchange_16
+    t[1668] = h_lockedCompareExchange_32
+    t[1669] = h_lockedCompareExchange_64
+    t[1670] = h_lockedExchangeAdd_8
+    t[1671] = h_lockedExchangeAdd_16
+    t[1672] = h_lockedExchangeAdd_32
+    t[1673] = h_lockedExchangeAdd_64
+    t[1674] = h_lockedBit_set_16_r
+    t[1675] = h_lockedBit_set_16_i
+    t[1676] = h_lockedBit_set_32_r
+    t[1677] = h_lockedBit_set_32_i
+    t[1678] = h_lockedBit_set_64_r
+    t[1679] = h_lockedBit_set_64_i
+    t[1680] = h_lockedBit_reset_16_r
+    t[1681] = h_lockedBit_reset_16_i
+    t[1682] = h_lockedBit_reset_32_r
+    t[1683] = h_lockedBit_reset_32_i
+    t[1684] = h_lockedBit_reset_64_r
+    t[1685] = h_lockedBit_reset_64_i
+    t[1686] = h_lockedBit_complement_16_r
+    t[1687] = h_lockedBit_complement_16_i
+    t[1688] = h_lockedBit_complement_32_r
+    t[1689] = h_lockedBit_complement_32_i
+    t[1690] = h_lockedBit_complement_64_r
+    t[1691] = h_lockedBit_complement_64_i
+    t[1692] = h_fence
 }
 
 /// The handlers by index; entries of combinations that do not exist hold `stale`.

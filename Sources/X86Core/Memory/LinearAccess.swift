@@ -26,7 +26,10 @@ extension Processor {
         }
         let hostPage = UInt(bitPattern: p)
         if isCodePage(hostPage) {
-            if access == .write { forgetCodePageEverywhere(hostPage) }
+            if access == .write {
+                guard !othersRun else { return prepareAlone(at: rip) }
+                forgetCodePageEverywhere(hostPage)
+            }
         } else if !watched {
             let tag = a & ~0xfff
             e.pointee = x86_tlb_entry(

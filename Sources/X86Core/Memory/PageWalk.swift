@@ -30,12 +30,25 @@ enum PageTableBit {
 extension Processor {
     /// Translates a linear address. nil: an exception or exit has been prepared (`leave` is set).
     func walk(_ linear: UInt64, _ access: Access, user: Bool, at rip: UInt64) -> LinearPage? {
-        let s = self.s
         guard s.pointee.cr0 & CR0.pg != 0 else {
             return LinearPage(gpa: linear, encrypted: cBitMask != 0, storable: true)
         }
+        while true {
+            var hasChanged = false
+            let page =
+                s.pointee.cr4 & CR4.pae != 0
+                ? walkTables(linear, access, user: user, at: rip, &hasChanged)
+                : walkTwoLevels(linear, access, user: user, at: rip, &hasChanged)
+            // Another processor was at the entry between the look and the mark.
+            if !hasChanged { return page }
+        }
+    }
+
+    private func walkTables(
+        _ linear: UInt64, _ access: Access, user: Bool, at rip: UInt64, _ hasChanged: inout Bool
+    ) -> LinearPage? {
+        let s = self.s
         let cr4 = s.pointee.cr4
-        guard cr4 & CR4.pae != 0 else { return walkTwoLevels(linear, access, user: user, at: rip) }
         let long = s.pointee.efer & EFER.lma != 0
         let entryAddressMask = physicalMask & ~0xfff
         let beyondMemory =
@@ -52,7 +65,8 @@ extension Processor {
             let isPointer = !long && shift == 30
             let slot = table &+ ((linear &>> shift) & (isPointer ? 3 : 0x1ff)) &* 8
             guard let p = pageTablePointer(slot, at: rip) else { return nil }
-            var entry = p.load(as: UInt64.self)
+            let found = p.load(as: UInt64.self)
+            var entry = found
             guard entry & PageTableBit.present != 0 else {
                 return pageFault(linear, access, user: user, code: 0, at: rip)
             }
@@ -70,7 +84,7 @@ extension Processor {
             if entry & PageTableBit.noExecute != 0 { noExecute = true }
             guard isLeaf else {
                 if entry & PageTableBit.accessed == 0,
-                    !storeEntry(entry | PageTableBit.accessed, to: slot, at: rip)
+                    !mark(found, entry | PageTableBit.accessed, at: slot, at: rip, &hasChanged)
                 {
                     return nil
                 }
@@ -86,7 +100,7 @@ extension Processor {
             let marks = PageTableBit.accessed | (access == .write ? PageTableBit.dirty : 0)
             if entry & marks != marks {
                 entry |= marks
-                guard storeEntry(entry, to: slot, at: rip) else { return nil }
+                guard mark(found, entry, at: slot, at: rip, &hasChanged) else { return nil }
             }
             let offsetMask: UInt64 = (1 &<< shift) &- 1
             let gpa = (entry & entryAddressMask & ~offsetMask) | (linear & offsetMask)
@@ -97,14 +111,17 @@ extension Processor {
     }
 
     /// Paging without PAE: two levels of 32-bit entries, 4 MiB pages with CR4.PSE, whose frame may have 40 bits.
-    private func walkTwoLevels(_ linear: UInt64, _ access: Access, user: Bool, at rip: UInt64) -> LinearPage? {
+    private func walkTwoLevels(
+        _ linear: UInt64, _ access: Access, user: Bool, at rip: UInt64, _ hasChanged: inout Bool
+    ) -> LinearPage? {
         var table = s.pointee.cr3 & 0xffff_f000
         var allowed = PageTableBit.write | PageTableBit.user
         var shift: UInt64 = 22
         while true {
             let slot = table &+ ((linear &>> shift) & 0x3ff) &* 4
             guard let p = pageTablePointer(slot, at: rip) else { return nil }
-            var entry = UInt64(p.load(as: UInt32.self))
+            let found = UInt64(p.load(as: UInt32.self))
+            var entry = found
             guard entry & PageTableBit.present != 0 else {
                 return pageFault(linear, access, user: user, code: 0, at: rip)
             }
@@ -129,7 +146,7 @@ extension Processor {
             }
             if entry & marks != marks {
                 entry |= marks
-                guard storeEntry(entry, to: slot, at: rip, byteCount: 4) else { return nil }
+                guard mark(found, entry, at: slot, at: rip, &hasChanged, byteCount: 4) else { return nil }
             }
             guard isLeaf else {
                 table = entry & 0xffff_f000
@@ -212,9 +229,11 @@ extension Processor {
         return nil
     }
 
-    /// Sets accessed and dirty bits. Page tables in read-only memory keep what they have, as under KVM. False: prepared to
-    /// leave.
-    private func storeEntry(_ entry: UInt64, to gpa: UInt64, at rip: UInt64, byteCount: Int = 8) -> Bool {
+    /// Sets accessed and dirty bits in the entry that was found. Page tables in read-only memory keep what they have, as
+    /// under KVM. False: prepared to leave, or the entry is another one by now.
+    private func mark(
+        _ found: UInt64, _ entry: UInt64, at gpa: UInt64, at rip: UInt64, _ hasChanged: inout Bool, byteCount: Int = 8
+    ) -> Bool {
         let page = gpa & ~0xfff
         let slot = walkCache + Int((page &>> 12) & 511)
         if slot.pointee.page != page || !slot.pointee.isStorable {
@@ -231,6 +250,16 @@ extension Processor {
             }
         }
         let place = slot.pointee.host + Int(gpa & 0xfff)
+        if s.pointee.shared != 0 {
+            if byteCount == 4 {
+                var old = UInt32(truncatingIfNeeded: found)
+                hasChanged = !compareExchange(place, &old, UInt32(truncatingIfNeeded: entry))
+            } else {
+                var old = found
+                hasChanged = !compareExchange(place, &old, entry)
+            }
+            return !hasChanged
+        }
         if byteCount == 4 {
             place.storeBytes(of: UInt32(truncatingIfNeeded: entry), as: UInt32.self)
         } else {

@@ -40,13 +40,19 @@ struct BouncePiece {
 extension Processor {
     /// Makes the access possible and leaves to the run loop, which repeats the uop (or its copy in `scratch`). Going
     /// through the loop keeps the host stack flat: a call from here would not be a tail call.
-    func slowAccess(_ ip: IP, _ a: UInt64, _ size: Int, write: Bool, reads: Bool, stack: Bool) {
-        guard let again = prepareAccess(ip, a, size, write: write, reads: reads, stack: stack) else { return }
+    func slowAccess(
+        _ ip: IP, _ a: UInt64, _ size: Int, write: Bool, reads: Bool, stack: Bool, locked: Bool = false
+    ) {
+        guard let again = prepareAccess(ip, a, size, write: write, reads: reads, stack: stack, locked: locked) else {
+            return
+        }
         s.pointee.resume_uop = again
         s.pointee.leave = UInt32(X86_LEAVE_REDO)
     }
 
-    private func prepareAccess(_ ip: IP, _ a: UInt64, _ size: Int, write: Bool, reads: Bool, stack: Bool) -> IP? {
+    private func prepareAccess(
+        _ ip: IP, _ a: UInt64, _ size: Int, write: Bool, reads: Bool, stack: Bool, locked: Bool
+    ) -> IP? {
         let s = self.s
         // A copy: forgetting the page's code may turn this very uop into `stale`.
         let origin = ip.pointee
@@ -75,6 +81,7 @@ extension Processor {
                 let hostPage = UInt(bitPattern: host)
                 if isCodePage(hostPage) {
                     if write {
+                        guard !othersRun else { return prepareAlone(at: rip) }
                         let here = codePages.contains(hostPage) && runningInside(hostPage, ip)
                         forgetCodePageEverywhere(hostPage)
                         if here {
@@ -85,7 +92,9 @@ extension Processor {
                         storable = false
                     }
                 }
-                if checked || watched {
+                if checked || watched || locked && a & UInt64(size &- 1) != 0 {
+                    // What goes through the buffer is not atomic to others.
+                    guard !locked || !othersRun else { return prepareAlone(at: rip) }
                     let hit = watched && noteDataAccess(a, size, write: write)
                     return bounce(
                         ip, origin, a, size, [piece(host, a, size)], write: write, reads: reads, leaving: hit)
@@ -118,6 +127,9 @@ extension Processor {
             return bounceDevices(ip, origin, a, size, pieces, write: write, reads: reads, at: rip)
         }
         var leaving = false
+        if othersRun, locked || write && (isCodePage(UInt(bitPattern: host1)) || isCodePage(UInt(bitPattern: host2))) {
+            return prepareAlone(at: rip)
+        }
         if write {
             for page in [UInt(bitPattern: host1), UInt(bitPattern: host2)] where isCodePage(page) {
                 leaving = leaving || codePages.contains(page) && runningInside(page, ip)
@@ -189,7 +201,7 @@ extension Processor {
         if reads {
             var at = 0
             for p in pieces {
-                if let host = p.host { (buffer + at).copyMemory(from: host, byteCount: p.byteCount) }
+                if let host = p.host { copyPiece(from: host, to: buffer + at, p.byteCount) }
                 at &+= p.byteCount
             }
         }
@@ -225,6 +237,16 @@ extension Processor {
         return IP(scratch)
     }
 
+    /// Words in one piece: other processors look.
+    private func copyPiece(from source: UnsafeRawPointer, to target: UnsafeMutableRawPointer, _ byteCount: Int) {
+        switch byteCount {
+        case 8: target.storeBytes(of: source.loadUnaligned(as: UInt64.self), as: UInt64.self)
+        case 4: target.storeBytes(of: source.loadUnaligned(as: UInt32.self), as: UInt32.self)
+        case 2: target.storeBytes(of: source.loadUnaligned(as: UInt16.self), as: UInt16.self)
+        default: target.copyMemory(from: source, byteCount: byteCount)
+        }
+    }
+
     /// Behind the bounced uop: gives the TLB entry back and carries stores out.
     func finishBounce() {
         let s = self.s
@@ -233,7 +255,7 @@ extension Processor {
         var at = 0
         for p in bouncePieces {
             if let host = p.host {
-                host.copyMemory(from: buffer + at, byteCount: p.byteCount)
+                copyPiece(from: buffer + at, to: host, p.byteCount)
             } else {
                 var value: UInt64 = 0
                 withUnsafeMutableBytes(of: &value) {
