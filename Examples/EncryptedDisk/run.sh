@@ -58,7 +58,7 @@ echo "== What the host has"
 cmp -s -n 4 "$folder/disk.img" - << END && echo "disk.img: a LUKS volume"
 LUKS
 END
-grep -a -c oak "$folder/disk.img" > /dev/null || echo "disk.img: the message is not in it"
+grep -a -c "under the oak" "$folder/disk.img" > /dev/null || echo "disk.img: the message is not in it"
 
 echo
 echo "== The guest that the owner expects opens it"
