@@ -232,7 +232,8 @@ let package = Package(
         tests(
             "CommandTests",
             [
-                "swift-snp-vmm", "fuzz", "bench", "example-measured-launch", "example-two-guests", "Crypto", "CProcess",
+                "swift-snp-vmm", "fuzz", "bench", "lifecycles", "example-measured-launch", "example-two-guests",
+                "Crypto", "CProcess",
                 "GuestAgent", "GuestOwner",
                 "SEVABI",
             ]),
@@ -244,6 +245,10 @@ let package = Package(
                 "MemoryController", "VirtioTestSupport", "LaunchMeasurement", "HostDiagnosis",
             ],
             path: "Tests/Fuzz", exclude: ["Failures"]),
+        // Machines started and stopped in one process, which nothing else of the tests is in.
+        .executableTarget(
+            name: "lifecycles", dependencies: ["SNPVMM", "SoftwareKVM", "GuestImage", "SEVABI", "TestSupport"],
+            path: "Tests/Lifecycles"),
         .executableTarget(
             name: "bench",
             dependencies: [

@@ -153,43 +153,75 @@ void terminal_stop_reading(void) {
 }
 
 static int ending_pipe[2] = {-1, -1};
-static atomic_int put_off_signal;
+static atomic_int first_ending, ending_count;
 
-static void on_put_off_signal(int number) {
-    int error = errno;
+static void restore_default(int number) {
     struct sigaction action;
     memset(&action, 0, sizeof action);
     action.sa_handler = SIG_DFL;
     sigaction(number, &action, NULL);
-    atomic_store(&put_off_signal, number);
+}
+
+static const int put_off_signals[] = {SIGINT, SIGTERM, SIGHUP};
+enum { put_off_count = sizeof put_off_signals / sizeof put_off_signals[0] };
+static int is_put_off[put_off_count];
+
+static void on_put_off_signal(int number) {
+    int error = errno, none = 0;
+    atomic_compare_exchange_strong(&first_ending, &none, number);
+    if (atomic_fetch_add(&ending_count, 1) > 0) process_let_endings_be();
     ssize_t written = write(ending_pipe[1], "", 1);
     (void)written;
     errno = error;
 }
 
 int32_t process_put_endings_off(void) {
-    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
-    if (pipe2(ending_pipe, O_CLOEXEC) != 0) return errno;
-    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+    if (pipe2(ending_pipe, O_CLOEXEC | O_NONBLOCK) != 0) return errno;
+    for (int i = 0; i < put_off_count; i++) {
         struct sigaction old;
-        sigaction(numbers[i], NULL, &old);
+        sigaction(put_off_signals[i], NULL, &old);
         if (old.sa_handler == SIG_IGN && !(old.sa_flags & SA_SIGINFO)) continue; /* as under nohup */
-        install(numbers[i], on_put_off_signal, NULL);
+        is_put_off[i] = 1;
+        install(put_off_signals[i], on_put_off_signal, NULL);
     }
     return 0;
 }
 
-void process_wait_for_ending(void) {
-    uint8_t byte;
-    while (read(ending_pipe[0], &byte, 1) < 0 && errno == EINTR) {}
+void process_let_endings_be(void) {
+    for (int i = 0; i < put_off_count; i++)
+        if (is_put_off[i]) restore_default(put_off_signals[i]);
 }
 
-int32_t process_is_to_end(void) { return atomic_load(&put_off_signal) != 0; }
+static int64_t monotonic_milliseconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+int32_t process_wait_for_endings(int32_t count, int32_t milliseconds) {
+    int64_t end = monotonic_milliseconds() + milliseconds;
+    while (atomic_load(&ending_count) < count) {
+        struct pollfd wait = {ending_pipe[0], POLLIN, 0};
+        int64_t left = milliseconds < 0 ? -1 : end - monotonic_milliseconds();
+        if (milliseconds >= 0 && left <= 0) break;
+        uint8_t bytes[16];
+        if (poll(&wait, 1, (int)left) > 0 && read(ending_pipe[0], bytes, sizeof bytes) < 0 && errno != EINTR &&
+            errno != EAGAIN)
+            break;
+    }
+    return atomic_load(&ending_count);
+}
+
+int32_t process_ending_signal(void) { return atomic_load(&first_ending); }
 
 void process_end_as_asked(void) {
-    int number = atomic_load(&put_off_signal);
+    int number = process_ending_signal();
     if (number == 0) return;
-    install(number, SIG_DFL, NULL);
+    restore_default(number);
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, number);
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
     raise(number);
 }
 

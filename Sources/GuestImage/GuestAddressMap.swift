@@ -59,6 +59,8 @@ public enum GuestAddressMap {
     /// One byte, read-only: bit n is set when virtio-mmio slot n has a device. Beside the power block's registers and not in
     /// the slots, because ACPI maps what it reads as cached memory, which a driver then cannot map as device memory.
     public static let virtioPresence: UInt64 = powerBlock + 0x10
+    /// The power button: a global system interrupt of its own, edge triggered.
+    public static let powerButtonInterrupt: UInt32 = 9
     /// Bytes of the power block.
     public static let powerBlockByteCount: UInt64 = 0x1000
     /// What is written to ``reset``.

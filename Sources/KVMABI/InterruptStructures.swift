@@ -122,6 +122,15 @@ public struct KVMIRQChip: KernelStructure {
     public var state: [64 of UInt64] = .init(repeating: 0)  // 0x008
 
     public init(chipID: UInt32 = 0) { self.chipID = chipID }
+
+    /// The I/O APIC's chip id.
+    public static let ioapic: UInt32 = 2
+
+    /// `kvm_ioapic_state`: whether a pin (0 to 23) is masked, bit 16 of its redirection table entry, which are at 0x18.
+    public func isMasked(ioapicPin pin: Int) -> Bool {
+        precondition((0..<24).contains(pin), "an I/O APIC of KVM has 24 pins")
+        return state[3 + pin] & 1 << 16 != 0
+    }
 }
 
 /// `kvm_pit_config`, 64 bytes.

@@ -324,7 +324,10 @@ extension Machine {
     private func hypercall(_ call: RunPage.Hypercall) -> UInt64 {
         let unknown = UInt64(bitPattern: -1000)  // KVM_ENOSYS
         let invalid = UInt64(bitPattern: -22)  // EINVAL
-        guard call.number == KVM.hypercallMapGPARange else { return unknown }
+        guard call.number == KVM.hypercallMapGPARange else {
+            runState.withLock { $0.statistics.countUnknownHypercall(call.number) }
+            return unknown
+        }
         let pageByteCount = UInt64(KVM.pageByteCount)
         let (byteCount, tooLong) = call.arguments[1].multipliedReportingOverflow(by: pageByteCount)
         let (end, wraps) = call.arguments[0].addingReportingOverflow(byteCount)

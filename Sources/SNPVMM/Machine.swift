@@ -6,7 +6,7 @@
 //
 //     thread        does
 //     vCPU          run(): KVM_RUN and every exit; the console's output. One thread each, the boot processor's the caller's
-//     any other     stop(), type(_:)
+//     any other     stop(), pressPowerButton(), type(_:)
 
 import GuestImage
 import KVMABI
@@ -222,6 +222,23 @@ public final class Machine: Sendable {
         // Threads of devices may live on: after this they touch neither the guest's memory nor the VM's interrupts.
         for slot in virtio { slot.reset() }
         kernel.close(vm)
+    }
+
+    /// Presses the machine's power button: a guest that has a driver for it begins to power itself off, and ``run()`` returns
+    /// when it is done. May be called on any thread.
+    /// - Returns: False when nobody in the guest listens, as when it has not booted so far, or is a bare machine.
+    @discardableResult
+    public func pressPowerButton() -> Bool {
+        let line = GuestAddressMap.powerButtonInterrupt
+        var chip = KVMIRQChip(chipID: KVMIRQChip.ioapic)
+        guard bareDevices == nil, (try? kernel.call(vm, .getIRQChip, &chip)) != nil,
+            !chip.isMasked(ioapicPin: Int(line))
+        else { return false }
+        for level in [1, 0] as [UInt32] {
+            // A refusal would be a VM that is gone: the run loop sees that on its own.
+            _ = try? kernel.call(vm, .irqLine, reading: KVMIRQLevel(irq: line, level: level))
+        }
+        return true
     }
 
     /// Bytes typed at the guest's console. May be called on any thread.

@@ -63,11 +63,20 @@ public struct RunStatistics: Equatable, Sendable {
     public var running: Duration = .zero
     /// Bytes on the guest's console.
     public var consoleByteCount: UInt64 = 0
-
+    /// Hypercalls that were answered with "unknown", by number; the first ``maximumHypercallCount`` numbers.
+    public private(set) var unknownHypercalls: [UInt64: UInt64] = [:]
     /// The virtio devices, in the order of their slots.
     public var devices: [DeviceStatistics] = []
 
     public init() {}
+
+    /// A guest may ask for any number: few are remembered.
+    public static let maximumHypercallCount = 8
+
+    mutating func countUnknownHypercall(_ number: UInt64) {
+        guard unknownHypercalls[number] != nil || unknownHypercalls.count < Self.maximumHypercallCount else { return }
+        unknownHypercalls[number, default: 0] &+= 1
+    }
 
     /// All exits.
     public var exitCount: UInt64 { exits.values.reduce(0, &+) }

@@ -1,7 +1,7 @@
 // The guest's serial line on this process's terminal.
 //
 // The main thread is the vCPU's and writes what the guest sends; a second thread reads what is typed. Ctrl-A begins a
-// command of ours: x ends the run, h helps, Ctrl-A sends itself. Input that is no terminal passes through as it is.
+// command of ours: x ends the run, p presses the power button, h helps, Ctrl-A sends itself. Input that is no terminal passes through as it is.
 
 import CProcess
 import Glibc
@@ -14,10 +14,13 @@ final class Console: Sendable {
     static let help = """
         \r
         Ctrl-A h       this help\r
+        Ctrl-A p       press the guest's power button\r
         Ctrl-A x       end the guest at once\r
         Ctrl-A Ctrl-A  send Ctrl-A\r
 
         """
+    /// What a press of the button without any effect is told as.
+    static let nobodyListens = "the guest does not listen to its power button"
     private static let escape: UInt8 = 0x01
 
     private let input: Int32 = 0
@@ -60,6 +63,8 @@ final class Console: Sendable {
                 afterEscape = false
                 switch byte {
                 case UInt8(ascii: "x"), UInt8(ascii: "X"): machine.stop()
+                case UInt8(ascii: "p"), UInt8(ascii: "P"):
+                    if !machine.pressPowerButton() { StandardError.write("\r\n\(Self.nobodyListens)\r\n") }
                 case UInt8(ascii: "h"), UInt8(ascii: "H"), UInt8(ascii: "?"): StandardError.write(Self.help)
                 case Self.escape: deliver(byte, machine)
                 default: break

@@ -79,6 +79,11 @@ final class Reporter {
                 "  pages   \(pages.privatePages) private, \(pages.sharedPages) shared; the guest made "
                     + "\(pages.convertedToShared) shared and \(pages.convertedToPrivate) private")
         }
+        for (number, count) in statistics.unknownHypercalls.sorted(by: { $0.key < $1.key }) {
+            lines.append(
+                "  calls   \(count) of hypercall 0x\(String(number, radix: 16)), which nobody knows: answered -KVM_ENOSYS"
+            )
+        }
         for device in statistics.devices {
             let counts = device.counts
             var line =

@@ -16,7 +16,9 @@ struct Run: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Launches a guest and connects its console to the terminal.",
         discussion: """
-            Ctrl-A x ends the guest, Ctrl-A h helps.
+            Ctrl-A x ends the guest, Ctrl-A h helps. SIGTERM, SIGINT and SIGHUP press the guest's power button: status 0 when it \
+            powers off in time. After --power-off-grace, at a second signal, and when the guest does not listen, it is ended, \
+            and this process by the signal.
 
             Example: swift-snp-vmm run guest.img --memory 512M
             Example: swift-snp-vmm run --kernel /boot/vmlinuz --initrd initrd.cpio --cmdline "console=ttyS0 panic=-1 reboot=a"
@@ -55,6 +57,12 @@ struct Run: ParsableCommand {
     var debugConsole: String?
     @Flag(name: .customLong("launch-only"), help: "Stops after LAUNCH_FINISH.")
     var launchOnly = false
+    @Option(
+        name: .customLong("power-off-grace"),
+        help: ArgumentHelp(
+            "How long a guest may take to power off once a signal has asked for it; 0 ends it at once.",
+            valueName: "seconds"))
+    var powerOffGrace: UInt16 = 10
     @Option(
         name: .customLong("launch-log"),
         help: ArgumentHelp("Writes one JSON object per request to the host kernel.", valueName: "file"))
@@ -120,6 +128,7 @@ struct Run: ParsableCommand {
         if sandbox == .on { Sandbox.prepare(cleaning: try deviceOptions.socketFolder()) }
         let attached = try deviceOptions.make()
         defer { attached.socket?.stop() }
+        let ending = OrderlyEnd(graceSeconds: powerOffGrace, beforeAnyGuest: { attached.socket?.stop() })
         let machine: Machine
         do { machine = try launch(console, reporter, record, attached.devices, &preparation) } catch {
             reporter.clearProgress()
@@ -133,7 +142,7 @@ struct Run: ParsableCommand {
             return
         }
         if console.isInteractive { reporter.say("console: Ctrl-A x ends, Ctrl-A h helps") }
-        if report != nil || attached.socket != nil { Self.stopAtSignals(machine) }
+        ending.follow(machine)
         // The machine's own threads begin after this, and have what this one has.
         if !preparation.certificatesComeLate {
             for gap in Sandbox.enter(.processor) {
@@ -144,27 +153,15 @@ struct Run: ParsableCommand {
         let outcome = machine.run()
         console.detach()
         attached.finish()
-        if case .stopped = outcome {
-            reporter.say(process_is_to_end() == 1 ? "\nended by a signal" : "\nended by Ctrl-A x")
-        }
+        if let reason = ending.reason(of: outcome) { reporter.say("\n\(reason)") }
         reporter.summarize(
             machine.statistics, preparation: preparation.phases, technology: guest.confidential.technology)
         record.finish(machine, preparation, .init(outcome))
         attached.socket?.stop()
-        process_end_as_asked()
+        if case .stopped = outcome { process_end_as_asked() }
         if let error = outcome.error { throw error }
         if case .exited(let value) = outcome {
             throw ExitCode(Int32(UInt8(truncatingIfNeeded: value << 1 | 1)))
-        }
-    }
-
-    /// From here on SIGINT, SIGTERM and SIGHUP stop the guest first, so that the page about it is written and its socket
-    /// taken away.
-    private static func stopAtSignals(_ machine: Machine) {
-        guard process_put_endings_off() == 0 else { return }
-        _ = try? WorkerThread(.device) { [weak machine] in
-            process_wait_for_ending()
-            machine?.stop()
         }
     }
 

@@ -81,11 +81,20 @@ struct ACPITablesTests {
             "5b82" + "31" + name("COM1") + "08" + name("_HID") + "0c41d00501" + "08" + name("_UID") + "01"
             // Name (_CRS, ResourceTemplate () { IO (Decode16, 0x3F8, 0x3F8, 1, 8) Interrupt (…, Edge, ActiveHigh) { 4 } })
             + "08" + name("_CRS") + "11" + "16" + "0a13" + "4701f803f8030108" + "890600030104000000" + "7900"
+        // Device (PWRB) { Name (_HID, EisaId ("PNP0C0C")) Name (_UID, Zero) }
+        let button =
+            "5b82" + "15" + name("PWRB") + "08" + name("_HID") + "0c41d00c0c" + "08" + name("_UID") + "00"
+        // Device (GED0) { Name (_HID, "ACPI0013") Name (_UID, Zero) Name (_CRS, ResourceTemplate () { Interrupt (…, Edge,
+        // ActiveHigh) { 9 } }) Method (_EVT, 1) { Notify (PWRB, 0x80) } }
+        let events =
+            "5b82" + "3c" + name("GED0") + "08" + name("_HID") + "0d" + name("ACPI0013") + "00" + "08" + name("_UID")
+            + "00" + "08" + name("_CRS") + "11" + "0e" + "0a0b" + "890600030109000000" + "7900"
+            + "14" + "0d" + name("_EVT") + "01" + "86" + name("PWRB") + "0a80"
         // OperationRegion (VPRS, SystemMemory, 0xFED10010, One) Field (VPRS, ByteAcc, NoLock, Preserve) { VP00, 1, … VP07, 1 }
         let presence =
             "5b80" + name("VPRS") + "00" + "0c1000d1fe" + "01" + "5b81" + "2e" + name("VPRS") + "01"
             + (0..<8).map { name("VP0\($0)") + "01" }.joined()
-        let bus = "5c" + name("_SB_") + com1 + presence + (0..<8).map(slot).joined()
+        let bus = "5c" + name("_SB_") + com1 + button + events + presence + (0..<8).map(slot).joined()
         let byteCount = bus.count / 2 + 2
         let expected =
             // Name (\_S5, Package (4) { 5, 0, 0, 0 })

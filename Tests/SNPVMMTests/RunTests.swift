@@ -241,6 +241,7 @@ private func isStopped(_ outcome: RunOutcome) -> Bool { if case .stopped = outco
         ])
         #expect(isPowerOff(rig.machine.run()))
         #expect(result.withLock { Int64(bitPattern: $0) } == -1000)
+        #expect(rig.machine.statistics.unknownHypercalls == [1: 1])
     }
 
     @Test func memoryFaultConvertsAndRunsAgain() throws {

@@ -139,7 +139,7 @@ public func readFile(_ path: String) -> [UInt8]? {
 /// Writes a whole file. Returns false where that fails.
 @discardableResult
 public func writeFile(_ path: String, _ bytes: [UInt8]) -> Bool {
-    guard let file = fopen(path, "wb") else { return false }
+    guard let file = fopen(path, "wbe") else { return false }
     let count = fwrite(bytes, 1, bytes.count, file)
     return fclose(file) == 0 && count == bytes.count
 }

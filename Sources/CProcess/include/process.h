@@ -61,17 +61,21 @@ void process_sleep(int64_t milliseconds);
 /* From here on this process leaves no core file, and other processes of the user cannot read its memory. */
 void process_forbid_dumps(void);
 
-/* From here on SIGINT, SIGTERM and SIGHUP do not end the process at once: process_wait_for_ending returns, and
- * process_end_as_asked makes up for it. A second signal of the kind ends the process. Returns 0 or errno. */
+/* From here on SIGINT, SIGTERM and SIGHUP do not end the process: process_wait_for_endings returns, and
+ * process_end_as_asked makes up for it. Two of them are put off so; the third ends the process. Returns 0 or errno. */
 int32_t process_put_endings_off(void);
 
-/* Waits until there was such a signal. */
-void process_wait_for_ending(void);
+/* These signals end the process at once again. */
+void process_let_endings_be(void);
 
-/* 1 when there was such a signal. */
-int32_t process_is_to_end(void);
+/* Waits until there were `count` such signals, or for so long; negative: as long as it takes. Returns how many there
+ * were. For one thread. */
+int32_t process_wait_for_endings(int32_t count, int32_t milliseconds);
 
-/* Lets the signal take its course, if there was one. */
+/* The number of the first such signal; 0 when there was none. */
+int32_t process_ending_signal(void);
+
+/* Lets the signal take its course, if there was one. On any thread. */
 void process_end_as_asked(void);
 
 /* Seconds since 1970, UTC. */

@@ -129,7 +129,20 @@ public struct ACPITables: Sendable {
                     AML.when(AML.name("VP0\(index)"), AML.result(AML.integer(0x0f))) + AML.result(AML.integer(0))))
     }
 
-    /// DSDT: `\_S5`, COM1 and the virtio-mmio slots. Everything else Linux finds by itself or does not need.
+    /// The power button: a control method button [ACPI 4.8.3.2.2] that a generic event device [ACPI 5.6.9] speaks for. Its
+    /// interrupt can have one cause only, so nobody needs to be asked for it.
+    private static func powerButton() -> [UInt8] {
+        AML.device("PWRB", AML.named("_HID", AML.eisaID("PNP0C0C")) + AML.named("_UID", AML.integer(0)))
+            + AML.device(
+                "GED0",
+                AML.named("_HID", AML.string("ACPI0013")) + AML.named("_UID", AML.integer(0))
+                    + AML.named(
+                        "_CRS", AML.resources([AML.edgeInterrupt(GuestAddressMap.powerButtonInterrupt)]))
+                    // 0x80: pressed [ACPI 5.6.6].
+                    + AML.method("_EVT", argumentCount: 1, AML.notify("PWRB", 0x80)))
+    }
+
+    /// DSDT: `\_S5`, COM1, the power button and the virtio-mmio slots. Everything else Linux finds by itself or does not need.
     private static func dsdt() -> [UInt8] {
         let softOff = UInt32(GuestAddressMap.softOffSleepType)
         let com1 = AML.device(
@@ -147,6 +160,7 @@ public struct ACPITables: Sendable {
         let slots = indices.flatMap { virtioSlot($0) }
         return table(
             "DSDT", revision: 2,
-            AML.named("\\_S5", AML.integers([softOff, 0, 0, 0])) + AML.scope("\\_SB", com1 + presence + slots))
+            AML.named("\\_S5", AML.integers([softOff, 0, 0, 0]))
+                + AML.scope("\\_SB", com1 + powerButton() + presence + slots))
     }
 }

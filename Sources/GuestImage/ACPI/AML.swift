@@ -75,10 +75,14 @@ public enum AML {
             + [0x5b, 0x81] + package(name(region) + [0x01] + fields.flatMap { name($0) + [0x01] })
     }
 
-    /// `Method (path) { … }` without arguments.
-    static func method(_ path: String, _ contents: [UInt8]) -> [UInt8] {
-        [0x14] + package(name(path) + [0x00] + contents)
+    /// `Method (path, argumentCount) { … }`.
+    static func method(_ path: String, argumentCount: UInt8 = 0, _ contents: [UInt8]) -> [UInt8] {
+        precondition(argumentCount < 8, "a method has up to seven arguments")
+        return [0x14] + package(name(path) + [argumentCount] + contents)
     }
+
+    /// `Notify (device, value)`.
+    static func notify(_ device: String, _ value: UInt32) -> [UInt8] { [0x86] + name(device) + integer(value) }
 
     /// `If (predicate) { … }`.
     static func when(_ predicate: [UInt8], _ contents: [UInt8]) -> [UInt8] { [0xa0] + package(predicate + contents) }
