@@ -2,50 +2,10 @@
 # and XCHG between the two, code and pages that one changes under the other, and the second one's end. Needs --cpus 2.
 
 .include "runtime.inc"
+.include "vmsa.inc"
 .globl guest_main
 
-.set EXIT_AP_CREATION, 0x80000013
 .set ROUNDS, 100000
-
-# Fields of the VMSA [APM2 B.4]
-.set VMSA_ES,    0x000
-.set VMSA_CS,    0x010
-.set VMSA_SS,    0x020
-.set VMSA_DS,    0x030
-.set VMSA_GDTR,  0x060
-.set VMSA_LDTR,  0x070
-.set VMSA_IDTR,  0x080
-.set VMSA_TR,    0x090
-.set VMSA_EFER,  0x0D0
-.set VMSA_CR4,   0x148
-.set VMSA_CR3,   0x150
-.set VMSA_CR0,   0x158
-.set VMSA_DR7,   0x160
-.set VMSA_DR6,   0x168
-.set VMSA_RFLAGS, 0x170
-.set VMSA_RIP,   0x178
-.set VMSA_RSP,   0x1D8
-.set VMSA_PAT,   0x268
-.set VMSA_FEATURES, 0x3B0
-.set VMSA_XCR0,  0x3E8
-.set VMSA_MXCSR, 0x408
-.set VMSA_FCW,   0x410
-
-# CREATE "name", request and APIC id, VMSA, features, wanted low half of info 1, wanted info 2
-.macro CREATE name, request, page, features, info1, info2
-    call ghcb_begin
-    mov rax, \features
-    mov [ghcb + GHCB_RAX], rax
-    GHCB_VALID GHCB_RAX
-    mov edi, 0x80000013
-    mov rsi, \request
-    lea rdx, [\page]
-    call ghcb_call
-    mov [answer], rdx
-    EXPECT "\name", \info1
-    mov rax, [answer]
-    EXPECT "\name: reason", \info2
-.endm
 
 # WAIT_FOR value: until the other vCPU has come so far.
 .macro WAIT_FOR value
@@ -56,48 +16,11 @@
 
 .text
 guest_main:
-    mov dword ptr [vmsa + VMSA_CS], 0x0A9B0008      # selector 8; 64-bit code
-    mov dword ptr [vmsa + VMSA_CS + 4], -1
-    .irp segment, VMSA_ES, VMSA_SS, VMSA_DS
-    mov dword ptr [vmsa + \segment], 0x0C930010     # selector 16; data
-    mov dword ptr [vmsa + \segment + 4], -1
-    .endr
-    mov dword ptr [vmsa + VMSA_LDTR], 0x00820000
-    mov dword ptr [vmsa + VMSA_TR], 0x008B0000
-    mov dword ptr [vmsa + VMSA_TR + 4], 0x67
-    sgdt [table]
-    mov ax, [table]
-    mov [vmsa + VMSA_GDTR + 4], ax
-    mov rax, [table + 2]
-    mov [vmsa + VMSA_GDTR + 8], rax
-    sidt [table]
-    mov ax, [table]
-    mov [vmsa + VMSA_IDTR + 4], ax
-    mov rax, [table + 2]
-    mov [vmsa + VMSA_IDTR + 8], rax
-    mov qword ptr [vmsa + VMSA_EFER], 0x1500        # SVME, LMA, LME
-    mov rax, cr4
-    mov [vmsa + VMSA_CR4], rax
-    mov rax, cr3
-    mov [vmsa + VMSA_CR3], rax
-    mov rax, cr0
-    mov [vmsa + VMSA_CR0], rax
-    mov dword ptr [vmsa + VMSA_DR6], 0xFFFF0FF0
-    mov qword ptr [vmsa + VMSA_DR7], 0x400
-    mov qword ptr [vmsa + VMSA_RFLAGS], 2
-    lea rax, [ap_start]
-    mov [vmsa + VMSA_RIP], rax
-    lea rax, [ap_stack_top]
-    mov [vmsa + VMSA_RSP], rax
-    mov rax, 0x0007040600070406
-    mov [vmsa + VMSA_PAT], rax
-    mov eax, [sev_status]
-    shr eax, 2
+    lea rdi, [vmsa]
+    lea rsi, [ap_start]
+    lea rdx, [ap_stack_top]
+    call prepare_vmsa
     mov [features], rax
-    mov [vmsa + VMSA_FEATURES], rax
-    mov qword ptr [vmsa + VMSA_XCR0], 1
-    mov dword ptr [vmsa + VMSA_MXCSR], 0x1F80
-    mov word ptr [vmsa + VMSA_FCW], 0x37F
 
     lea rax, [vmsa]
     xor ecx, ecx
@@ -234,8 +157,6 @@ guarded:    .skip 8
 exchanged:  .skip 8
 heartbeat:  .skip 8
 features:   .skip 8
-answer:     .skip 8
-table:      .skip 16
 spinlock:   .skip 4
 go:         .skip 4
 ap_state:   .skip 4

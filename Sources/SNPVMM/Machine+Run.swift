@@ -371,7 +371,10 @@ extension Machine {
         if fault.isPrivate ? memory.isPrivate(range) : memory.isShared(range) {
             counts.repeatedFaults += 1
             guard counts.repeatedFaults < 100 else {
-                return failure("the same fault again and again", "a host kernel that does not see the page as \(kind)")
+                return failure(
+                    "the same fault again and again",
+                    "a host kernel that does not see the page as \(kind)"
+                        + (fault.isPrivate ? ", or a vCPU below VMPL 0 without the permission" : ""))
             }
             return nil
         }

@@ -14,6 +14,8 @@ public final class Processor {
         public var encryptedState = false
         /// SNP: PVALIDATE and RMPADJUST exist.
         public var snp = false
+        /// SNP: the virtual machine privilege level, 0…3. What the RMP grants it is ``ProcessorMemory``'s to know.
+        public var vmpl = 0
         /// C-bit position in page-table entries, nil for plain guests.
         public var cBit: Int? = nil
         /// Value of MSR C0010131 (SEV_STATUS).

@@ -7,6 +7,8 @@
 /// What the processor wants to do with a guest physical page.
 public enum PhysicalAccess: UInt8, Sendable {
     case read, write, execute
+    /// A fetch at CPL 3 by a processor below VMPL 0: the RMP tells them apart.
+    case userExecute
     /// Reading a page-table entry; `pageTableWrite` sets accessed or dirty bits. Both are always encrypted accesses.
     case pageTableRead, pageTableWrite
 }

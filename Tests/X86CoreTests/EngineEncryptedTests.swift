@@ -117,6 +117,29 @@ import X86Defs
         #expect(EngineGuest().fault(code("pvalidate", "f20f01ff"))?.vector == 6)
     }
 
+    /// Below VMPL 0 pages are not validated, and a fetch says whose it is.
+    @Test func lowerPrivilegeLevel() {
+        var configuration = Processor.Configuration()
+        configuration.encryptedState = true
+        configuration.snp = true
+        configuration.cBit = 51
+        configuration.vmpl = 1
+        for cpl in [0, 3] {
+            let machine = FlatMachine(configuration: configuration)
+            machine.map(0x40_0000, to: 0x1_0000, 7)
+            machine.memory.write([0xf2, 0x0f, 0x01, 0xff], at: 0x1_0000)
+            var state = FlatMachine.state(cpl: cpl)
+            state.rip = 0x40_0000
+            state.generalRegisters[0] = 0x40_0000
+            machine.processor.state = state
+            #expect(machine.run() == .halt)
+            #expect(machine.caught()?.vector == 13)
+            #expect(machine.memory.pvalidateCalls.isEmpty)
+            #expect(machine.memory.accessesSeen[0x1_0000]?.contains(cpl == 3 ? .userExecute : .execute) == true)
+            #expect(machine.memory.accessesSeen[0x1_0000]?.contains(cpl == 3 ? .execute : .userExecute) == false)
+        }
+    }
+
     @Test func adjustPermissions() {
         let g = guest()
         g.state.generalRegisters[0] = 0x50_2000

@@ -24,6 +24,8 @@ final class FlatMemory: ProcessorMemory {
     var readOnly: Set<UInt64> = []
     /// C-bits of the accesses asked for, by page.
     var encryptionSeen: [UInt64: Set<Bool>] = [:]
+    /// What was asked for, by page.
+    var accessesSeen: [UInt64: Set<PhysicalAccess>] = [:]
     /// Called with the page before each answer.
     var beforeAnswer: ((UInt64) -> Void)?
     /// Answers device loads before the processor exits.
@@ -44,6 +46,7 @@ final class FlatMemory: ProcessorMemory {
     func translate(gpa: UInt64, encrypted: Bool, access: PhysicalAccess) -> PhysicalTranslation {
         let page = gpa & ~0xfff
         encryptionSeen[page, default: []].insert(encrypted)
+        accessesSeen[page, default: []].insert(access)
         beforeAnswer?(page)
         if devices.contains(page) { return .device }
         if notValidated.contains(page) { return .notValidated }

@@ -11,14 +11,17 @@ final class GuestView: ProcessorMemory {
     private let systemMemory: SystemMemory
     /// 0 for plain guests.
     private let asid: UInt32
+    /// The virtual machine privilege level, from the VMSA.
+    private let vmpl: Int
     /// For SEV and SEV-ES guests, whose private memory is the VMM's own.
     private let client: EncryptedUserMemory.Client?
 
-    init(vcpu: VirtualCPU, asid: UInt32, encryptsUserMemory: Bool = false) {
+    init(vcpu: VirtualCPU, asid: UInt32, vmpl: Int = 0, encryptsUserMemory: Bool = false) {
         self.vcpu = vcpu
         memory = vcpu.vm.memory
         systemMemory = vcpu.vm.kernel.systemMemory
         self.asid = asid
+        self.vmpl = vmpl
         client = encryptsUserMemory ? vcpu.vm.kernel.encryptedMemory.register(vcpu, asid: asid) : nil
     }
 
@@ -30,11 +33,11 @@ final class GuestView: ProcessorMemory {
         case .privatePage(let memfd, let index):
             guard let spa = page(memfd, index, gpa: gpa) else { return .fault }
             let wanted = Self.guestAccess(access)
-            let found = systemMemory.guestPage(spa, gpa: gpa & ~4095, asid: asid, access: wanted)
+            let found = systemMemory.guestPage(spa, gpa: gpa & ~4095, asid: asid, vmpl: vmpl, access: wanted)
             // Populated by the host but not given away yet: RMPUPDATE now.
             if case .fault(.notAssigned) = found, assign(spa, gpa: gpa) != nil {
                 return PhysicalTranslation(
-                    systemMemory.guestPage(spa, gpa: gpa & ~4095, asid: asid, access: wanted))
+                    systemMemory.guestPage(spa, gpa: gpa & ~4095, asid: asid, vmpl: vmpl, access: wanted))
             }
             return PhysicalTranslation(found)
         case .device: return .device
@@ -98,6 +101,7 @@ final class GuestView: ProcessorMemory {
         case .read, .pageTableRead: .read
         case .write, .pageTableWrite: .write
         case .execute: .supervisorExecute
+        case .userExecute: .userExecute
         }
     }
 
@@ -147,7 +151,8 @@ final class GuestView: ProcessorMemory {
 
     func pvalidate(gpa: UInt64, size: UInt32, validate: Bool) -> PValidateResult? {
         guard let spa = privatePage(gpa) else { return nil }
-        let outcome = systemMemory.pvalidate(spa, gpa: gpa & ~4095, asid: asid, is2MiB: size == 1, validate: validate)
+        let outcome = systemMemory.pvalidate(
+            spa, gpa: gpa & ~4095, asid: asid, vmpl: vmpl, is2MiB: size == 1, validate: validate)
         guard case .result(let result, let unchanged) = outcome else { return nil }
         return PValidateResult(code: result.rawValue, unchanged: unchanged)
     }
@@ -155,7 +160,7 @@ final class GuestView: ProcessorMemory {
     func rmpadjust(gpa: UInt64, size: UInt32, attributes: UInt64) -> UInt64? {
         guard let spa = privatePage(gpa) else { return nil }
         let outcome = systemMemory.rmpadjust(
-            spa, gpa: gpa & ~4095, asid: asid, is2MiB: size == 1, attributes: attributes)
+            spa, gpa: gpa & ~4095, asid: asid, vmpl: vmpl, is2MiB: size == 1, attributes: attributes)
         guard case .result(let result, _) = outcome else { return nil }
         return result.rawValue
     }

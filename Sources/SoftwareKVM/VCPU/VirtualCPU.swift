@@ -159,9 +159,12 @@ package final class VirtualCPU: @unchecked Sendable {
         var state = savedState
         var asid: UInt32 = 0
         if isSNP {
-            guard let snp = vm.snp, let vmsaPage, let vmsa = vm.kernel.systemMemory.loadVMSA(vmsaPage, asid: snp.asid)
+            guard let snp = vm.snp, let vmsaPage,
+                let vmsa = vm.kernel.systemMemory.loadVMSA(vmsaPage, asid: snp.asid), vmsa[VMSA.vmpl] < 4
             else { return nil }
             asid = snp.asid
+            // KVM cannot see what a guest has written into a VMSA of its own: only the processor looks at the level.
+            configuration.vmpl = Int(vmsa[VMSA.vmpl])
             configuration.encryptedState = true
             configuration.snp = true
             configuration.cBit = Int(vm.kernel.configuration.profile.cBitPosition)
@@ -182,7 +185,8 @@ package final class VirtualCPU: @unchecked Sendable {
                 state = vmsa.processorState
             }
         }
-        let view = GuestView(vcpu: self, asid: asid, encryptsUserMemory: vm.sev != nil)
+        let view = GuestView(
+            vcpu: self, asid: asid, vmpl: configuration.vmpl, encryptsUserMemory: vm.sev != nil)
         configuration.yieldsAtPause = vm.vcpus.count > 1
         let processor = Processor(memory: view, configuration: configuration, group: vm.processors)
         vm.gate.inside { processor.state = state }

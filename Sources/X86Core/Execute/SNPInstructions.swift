@@ -4,9 +4,13 @@ import CX86State
 import X86Defs
 
 extension Processor {
-    /// PVALIDATE: RAX address, ECX size, EDX validate. Result in RAX and CF [APM3 PVALIDATE].
+    /// PVALIDATE: RAX address, ECX size, EDX validate. Result in RAX and CF; #GP below VMPL 0 [APM3 PVALIDATE].
     func pageValidate(at rip: UInt64) -> Bool {
         let a: UInt64 = get(s, 0), size: UInt32 = get(s, Slot.gpr(1)), validate: UInt32 = get(s, Slot.gpr(2))
+        guard configuration.vmpl == 0 else {
+            prepareException(13, error: 0, at: rip)
+            return false
+        }
         guard let page = instructionOperandPage(a, at: rip) else { return false }
         // A page that is no longer validated leaves every processor's TLB.
         guard validate & 1 != 0 || !othersRun else { return prepareAlone(at: rip) }

@@ -271,8 +271,10 @@ extension Processor {
     /// The host page behind a guest physical page, for data. nil: prepared to leave. `device` tells devices apart.
     func hostPage(_ page: LinearPage, _ access: Access, at rip: UInt64) -> HostPage? {
         let encrypted = access == .execute ? cBitMask != 0 : page.encrypted
-        let wanted: PhysicalAccess = access == .read ? .read : access == .write ? .write : .execute
-        let key = page.gpa & ~0xfff | (encrypted ? 3 : 1) | (access == .execute ? 4 : 0)
+        let fetch: PhysicalAccess = configuration.vmpl != 0 && s.pointee.cpl == 3 ? .userExecute : .execute
+        let wanted: PhysicalAccess = access == .read ? .read : access == .write ? .write : fetch
+        let key =
+            page.gpa & ~0xfff | (encrypted ? 3 : 1) | (access == .execute ? fetch == .userExecute ? 12 : 4 : 0)
         let nested = nestedCache + Int((page.gpa &>> 12) & UInt64(NestedCacheEntry.count - 1))
         if nested.pointee.key == key {
             let writable = nested.pointee.host & 1 != 0
@@ -318,7 +320,7 @@ enum HostPage {
 /// What ``ProcessorMemory`` said about a page.
 struct NestedCacheEntry {
     static let count = 2048
-    /// Guest physical page | 1 | (encrypted ? 2 : 0) | (for fetches ? 4 : 0), or 0.
+    /// Guest physical page | 1 | (encrypted ? 2 : 0) | (for fetches ? 4 : 0) | (at CPL 3, below VMPL 0 ? 8 : 0), or 0.
     var key: UInt64
     /// Host address, and in bit 0 whether stores are allowed.
     var host: UInt
