@@ -60,9 +60,41 @@ guest_main:
     REFUSES "fixed, type 2", 0x250, 0x06060602, 0x06060606
     FAULTS "no fixed MTRR at 0x251", VECTOR_GP, 0, "mov ecx, 0x251; rdmsr"
 
-    # Machine check.
-    FAULTS "MCG_CAP", -1, -1, "mov ecx, 0x179; rdmsr"
-    FAULTS "MCG_STATUS", -1, -1, "mov ecx, 0x17A; rdmsr"
+    # Machine check [KVM]: banks without MCG_CTL. A guest switches all of a bank on or off, and clears its status, unless
+    # HWCR lets it write one.
+    mov ecx, 0x179
+    rdmsr
+    mov r12d, eax
+    and eax, 0xFF
+    neg eax
+    sbb eax, eax
+    neg eax
+    EXPECT "MCG_CAP: there are banks", 1
+    bt r12d, 8
+    jc 1f
+    FAULTS "no MCG_CTL: RDMSR", VECTOR_GP, 0, "mov ecx, 0x17B; rdmsr"
+    REFUSES "no MCG_CTL: WRMSR", 0x17B, 0, 0
+1:  FAULTS "MCG_CAP is read-only", VECTOR_GP, 0, "mov ecx, 0x179; rdmsr; wrmsr"
+    HOLDS "MCG_STATUS", 0x17A, 0, 5
+    HOLDS "MCG_STATUS 0", 0x17A, 0, 0
+    HOLDS "bank 0: off", 0x400, 0, 0
+    HOLDS "bank 0: on", 0x400, -1, -1
+    HOLDS "bank 0: on but for bit 10", 0x400, -1, ~0x400
+    REFUSES "bank 0: half on", 0x400, 0, -1
+    HOLDS "bank 0: status cleared", 0x401, 0, 0
+    REFUSES "bank 0: a status", 0x401, 0x80000000, 1
+    HOLDS "HWCR.McStatusWrEn", 0xC0010015, 0, 1 << 18
+    HOLDS "bank 0: a status with it", 0x401, 0x80000000, 1
+    HOLDS "bank 0: address", 0x402, 0x1234, 0x5678
+    HOLDS "bank 0: miscellaneous", 0x403, 0x8765, 0x4321
+    HOLDS "bank 0: status cleared again", 0x401, 0, 0
+    HOLDS "HWCR as it was", 0xC0010015, 0, 0
+    REFUSES "HWCR, another bit", 0xC0010015, 0, 1 << 20
+    and r12d, 0xFF
+    lea ecx, [r12 * 4 + 0x400]
+    mov [behind_banks], ecx
+    FAULTS "no further bank", VECTOR_GP, 0, "mov ecx, [behind_banks]; rdmsr"
+    FAULTS "P5_MC_ADDR reads as 0", -1, -1, "xor ecx, ecx; rdmsr"
 
     # The rest that every kernel touches.
     HOLDS "SYSENTER_CS", 0x174, 0, 8
@@ -87,3 +119,6 @@ guest_main:
     setg al
     EXPECT "the TSC counts", 1
     ret
+
+.bss
+behind_banks: .skip 4

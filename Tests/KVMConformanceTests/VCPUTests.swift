@@ -116,6 +116,39 @@ import Testing
         }
     }
 
+    /// Machine check registers as a vCPU starts with them: all banks, off, without MCG_CTL; and as they are set up.
+    @Test(arguments: KernelUnderTest.all)
+    func `machine check banks are there and can be set up`(_ candidate: KernelUnderTest) throws {
+        let kernel = try candidate.start()
+        let machine = try PlainMachine(kernel)
+        func read(_ numbers: UInt32...) throws -> [UInt64] {
+            var list = KVMMSRList.encode(reading: numbers)
+            #expect(try kernel.call(machine.vcpu, .getMSRs, bytes: &list) == numbers.count)
+            return KVMMSRList.decode(list).map(\.data)
+        }
+        func accepts(_ number: UInt32, _ value: UInt64) throws -> Bool {
+            var list = KVMMSRList.encode([KVMMSREntry(index: number, data: value)])
+            return try kernel.call(machine.vcpu, .setMSRs, bytes: &list) == 1
+        }
+        #expect(try read(0x179, 0x17a, 0x400, 0x401, 0x47c) == [32, 0, 0, 0, 0])
+        #expect(try accepts(0x17a, 5) && read(0x17a) == [5])
+        #expect(try !accepts(0x17b, .max), "no MCG_CTL")
+        #expect(try accepts(0x400, .max) && accepts(0x400, ~0x401) && accepts(0x400, 0))
+        #expect(try !accepts(0x400, 0xff), "half of a bank")
+        #expect(try accepts(0x401, 0x8000_0000_0000_0001), "the VMM may write a status")
+        #expect(try !accepts(0x480, 0), "there are 32 banks")
+
+        for capabilities: UInt64 in [0, 33, 1 << 40 | 1] {
+            var bytes = (0..<8).map { UInt8(truncatingIfNeeded: capabilities >> UInt64(8 * $0)) }
+            #expect(throws: Errno.EINVAL) { try kernel.call(machine.vcpu, .setupMCE, bytes: &bytes) }
+        }
+        var bytes: [UInt8] = [10, 1, 0, 0, 0, 0, 0, 0]  // ten banks and MCG_CTL
+        try kernel.call(machine.vcpu, .setupMCE, bytes: &bytes)
+        #expect(try read(0x179, 0x17b, 0x400, 0x424) == [0x10a, .max, .max, .max])
+        #expect(try accepts(0x17b, 0) && !accepts(0x17b, 1))
+        #expect(try !accepts(0x428, 0), "there are ten banks")
+    }
+
     @Test(arguments: KernelUnderTest.all)
     func `MSR lists stop at the first refused entry`(_ candidate: KernelUnderTest) throws {
         let machine = try PlainMachine(candidate.start())

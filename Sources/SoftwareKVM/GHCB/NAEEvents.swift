@@ -26,7 +26,7 @@ extension VirtualCPU {
             if session.exitCode == GHCBEvent.rdtscp.rawValue { session.rcx = savedState.tscAux }
         case .rdpmc:
             // Four counters that nothing counts in; others do not exist.
-            if session.rcx & 0xffff_ffff > 3 { return inject(session, vector: 13) }
+            if session.rcx & 0x3fff_ffff > 3 { return inject(session, vector: 13) }
             session.rax = 0
             session.rdx = 0
         case .nmiComplete: nmiMasked = false

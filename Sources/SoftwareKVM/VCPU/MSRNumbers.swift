@@ -48,7 +48,6 @@ enum MSRNumber {
     static let harmless: Set<UInt32> = [
         0x17,  // platform id
         0x122,  // TSX_CTRL
-        0x179, 0x17a, 0x17b,  // machine check: no banks
         0x1d9, 0x1db, 0x1dc, 0x1dd, 0x1de,  // debug control, last branch
         0xc001_0000, 0xc001_0001, 0xc001_0002, 0xc001_0003, 0xc001_0004, 0xc001_0005, 0xc001_0006, 0xc001_0007,
         0xc001_0010,  // SYSCFG

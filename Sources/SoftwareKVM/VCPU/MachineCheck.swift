@@ -1,5 +1,5 @@
 // Machine check banks: registers that a VMM sets up and fills; nothing of this machine ever breaks [KVM
-// KVM_X86_SETUP_MCE].
+// KVM_X86_SETUP_MCE]. A vCPU that nobody has set up has all banks, switched off, and no MCG_CTL.
 
 import KVMABI
 
@@ -15,6 +15,13 @@ struct MachineCheck {
     /// MC*i*_CTL, _STATUS, _ADDR, _MISC.
     var banks: [UInt64]
 
+    /// As a vCPU starts.
+    init() {
+        capabilities = UInt64(Self.bankCount)
+        control = 0
+        banks = Array(repeating: 0, count: 4 * Self.bankCount)
+    }
+
     /// Nil for what does not exist.
     init?(capabilities: UInt64) {
         let count = Int(capabilities & 0xff)
@@ -25,35 +32,44 @@ struct MachineCheck {
         banks = (0..<4 * count).map { $0 & 3 == 0 ? .max : 0 }
     }
 
+    /// MCG_CTL_P.
+    private var hasControl: Bool { capabilities & 1 << 8 != 0 }
+
     private func bankIndex(_ number: UInt32) -> Int? {
         guard number >= 0x400, number - 0x400 < banks.count else { return nil }
         return Int(number - 0x400)
     }
 
-    func owns(_ number: UInt32) -> Bool { (0x179...0x17b).contains(number) || bankIndex(number) != nil }
+    /// P5_MC_ADDR and P5_MC_TYPE (0 and 1), MCG_CAP, MCG_STATUS, MCG_CTL, and the banks.
+    func owns(_ number: UInt32) -> Bool { number < 2 || (0x179...0x17b).contains(number) || bankIndex(number) != nil }
 
-    func read(_ number: UInt32) -> UInt64? {
+    /// Nil raises #GP.
+    func read(_ number: UInt32, hostInitiated: Bool) -> UInt64? {
         switch number {
+        case 0, 1: 0
         case 0x179: capabilities
         case 0x17a: status
-        case 0x17b: capabilities & 1 << 8 != 0 ? control : nil
+        case 0x17b: hasControl || hostInitiated ? control : nil
         default: bankIndex(number).map { banks[$0] }
         }
     }
 
     /// False raises #GP.
-    mutating func write(_ number: UInt32, _ value: UInt64, hostInitiated: Bool) -> Bool {
+    ///
+    /// - Parameter statusIsWritable: HWCR.McStatusWrEn: a guest may write other values than 0 to a bank's status.
+    mutating func write(_ number: UInt32, _ value: UInt64, hostInitiated: Bool, statusIsWritable: Bool) -> Bool {
         switch number {
-        case 0x179: return false
+        case 0, 1, 0x179: return false
         case 0x17a: status = value
         case 0x17b:
-            guard capabilities & 1 << 8 != 0, value == 0 || value == .max || hostInitiated else { return false }
+            guard hasControl || hostInitiated && value == 0, value == 0 || value == .max else { return false }
             control = value
         default:
             guard let index = bankIndex(number) else { return false }
-            // Guests enable all of a bank or nothing, and only clear its status.
-            if !hostInitiated, index & 3 == 0, value != 0, value != .max { return false }
-            if !hostInitiated, index & 3 == 1, value != 0 { return false }
+            // All of a bank is switched on or nothing; of the bits that old kernels leave out for their bugs' sake KVM makes
+            // no fuss.
+            if index & 3 == 0, value != 0, value | 0x401 != .max { return false }
+            if !hostInitiated, index & 3 == 1, value != 0, !statusIsWritable { return false }
             banks[index] = value
         }
         return true

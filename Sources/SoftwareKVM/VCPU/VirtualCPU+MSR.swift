@@ -8,7 +8,7 @@ extension VirtualCPU {
     /// Reads an MSR; nil raises #GP in a guest and ends KVM_GET_MSRS.
     func readMSR(_ number: UInt32, hostInitiated: Bool = false) -> UInt64? {
         let now = HostClock.monotonic
-        if let machineCheck, machineCheck.owns(number) { return machineCheck.read(number) }
+        if machineCheck.owns(number) { return machineCheck.read(number, hostInitiated: hostInitiated) }
         switch number {
         case MSRNumber.platformInfo:
             return hostInitiated || vm.showsPlatformInfo.load(ordering: .relaxed) ? msrs.platformInfo : nil
@@ -44,8 +44,9 @@ extension VirtualCPU {
     /// Writes an MSR; false raises #GP in a guest and ends KVM_SET_MSRS.
     func writeMSR(_ number: UInt32, _ value: UInt64, hostInitiated: Bool = false) -> Bool {
         let now = HostClock.monotonic
-        if machineCheck?.owns(number) == true {
-            return machineCheck?.write(number, value, hostInitiated: hostInitiated) ?? false
+        if machineCheck.owns(number) {
+            return machineCheck.write(
+                number, value, hostInitiated: hostInitiated, statusIsWritable: msrs.hwcr & Self.mcStatusWrEn != 0)
         }
         switch number {
         case MSRNumber.platformInfo:
@@ -88,8 +89,8 @@ extension VirtualCPU {
         case MSRNumber.miscEnable: msrs.miscEnable = value
         case MSRNumber.hwcr:
             // Linux sets the TSC-frequency bit and toggles errata bits; others are refused as in KVM.
-            guard value & ~0x0100_0058 == 0 else { return false }
-            msrs.hwcr = value & 0x0100_0000
+            guard value & ~(0x0100_0058 | Self.mcStatusWrEn) == 0 else { return false }
+            msrs.hwcr = value & (0x0100_0000 | Self.mcStatusWrEn)
         case MSRNumber.deConfiguration:
             guard value & ~MSRNumber.deConfigurationValue == 0 else { return false }
             msrs.deConfiguration = value
@@ -123,6 +124,9 @@ extension VirtualCPU {
         }
         return true
     }
+
+    /// HWCR bit 18.
+    private static let mcStatusWrEn: UInt64 = 1 << 18
 
     /// IBRS, STIBP or SSBD, by the bits of either vendor.
     private var announcesSpeculationControl: Bool {

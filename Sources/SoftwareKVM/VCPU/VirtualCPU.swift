@@ -58,7 +58,7 @@ package final class VirtualCPU: @unchecked Sendable {
     /// KVM_SET_VCPU_EVENTS with the triple fault event.
     var tripleFaultPending = false
     /// KVM_X86_SETUP_MCE.
-    var machineCheck: MachineCheck?
+    var machineCheck = MachineCheck()
     var guestDebugRegisters: [8 of UInt64] = .init(repeating: 0)
     /// KVM_INTERRUPT, or `interrupt_bitmap` of SET_SREGS.
     var queuedVector: UInt8?

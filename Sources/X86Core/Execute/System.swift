@@ -104,7 +104,11 @@ extension Processor {
             if u.src == SystemOperation.rdtscp.rawValue { put(s, Slot.gpr(1), s.pointee.tsc_aux & 0xffff_ffff) }
         case .rdpmc:
             guard privileged || s.pointee.cr4 & CR4.pce != 0 else { return gp() }
-            return encrypted ? vc(0x6f) : gp()
+            if encrypted { return vc(0x6f) }
+            // Four counters that count nothing, as under KVM; bits 31:30 of the number mean nothing here.
+            guard get(s, Slot.gpr(1), as: UInt32.self) & 0x3fff_ffff < 4 else { return gp() }
+            put(s, 0, 0 as UInt64)
+            put(s, Slot.gpr(2), 0 as UInt64)
         case .hlt:
             guard privileged else { return gp() }
             // The single-step trap would wake it at once.
