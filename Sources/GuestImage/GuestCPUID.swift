@@ -11,15 +11,17 @@ public enum GuestCPUID {
 
     /// Adapts the supported leaves to our machine; the result is for `KVM_SET_CPUID2` and for ``page(of:)`` alike.
     ///
-    /// Sets the hypervisor bit, takes 5-level paging away (the guest starts with four levels), keeps the KVM features
-    /// that work with private memory, and describes `processorCount` processors. A processor's own APIC id (leaf 1
-    /// EBX 31:24) is left 0 for the caller to set.
+    /// Sets the hypervisor bit, keeps the KVM features that work with private memory, and describes `processorCount`
+    /// processors. A processor's own APIC id (leaf 1 EBX 31:24) is left 0 for the caller to set.
+    /// - Parameter fiveLevelPaging: Shows 5-level paging (LA57) where the host has it. Otherwise it is hidden: a guest
+    ///   starts with four levels, and a Linux kernel that sees it leaves long mode to switch, through memory below
+    ///   640 KiB.
     /// - Parameter technology: With one, also clears what the firmware refuses in a CPUID page (TSC deadline timer,
     ///   TSC_ADJUST, speculation controls), and nested virtualisation; the SEV leaf of a SEV or SEV-ES guest shows what
     ///   the guest has, not what the host could do. Without one the SEV leaf goes: a kernel offers it whatever the VM's
     ///   type, and a plain guest that saw it would read SEV_STATUS, an MSR that it does not have.
     public static func leaves(
-        supported: [CPUIDLeaf], processorCount: Int = 1, technology: GuestTechnology?
+        supported: [CPUIDLeaf], processorCount: Int = 1, technology: GuestTechnology?, fiveLevelPaging: Bool = false
     ) -> [CPUIDLeaf] {
         let isConfidential = technology != nil
         let count = UInt32(truncatingIfNeeded: processorCount)
@@ -32,7 +34,7 @@ public enum GuestCPUID {
                 if count > 1 { leaf.edx |= 1 << 28 } else { leaf.edx &= ~(1 << 28) }
                 if isConfidential { leaf.ecx &= ~(1 << 24) }
             case (7, 0):
-                leaf.ecx &= ~(1 << 16)
+                if !fiveLevelPaging { leaf.ecx &= ~(1 << 16) }
                 if isConfidential {
                     leaf.ebx &= ~(1 << 1)
                     leaf.edx = 0

@@ -18,11 +18,15 @@ extension Host {
     /// The CPUID leaves of a guest on this host: what the kernel supports, adapted to our machine. The plan's CPUID page
     /// and every vCPU get this list.
     ///
-    /// - Parameter technology: What protects the guest; nil for a plain one.
-    public func guestCPUID(processorCount: Int, technology: GuestTechnology?) throws(VMMError) -> [CPUIDLeaf] {
+    /// - Parameters:
+    ///   - technology: What protects the guest; nil for a plain one.
+    ///   - fiveLevelPaging: Shows LA57 where the host has it.
+    public func guestCPUID(
+        processorCount: Int, technology: GuestTechnology?, fiveLevelPaging: Bool = false
+    ) throws(VMMError) -> [CPUIDLeaf] {
         GuestCPUID.leaves(
             supported: try supportedCPUID().map { CPUIDLeaf($0) }, processorCount: processorCount,
-            technology: technology)
+            technology: technology, fiveLevelPaging: fiveLevelPaging)
     }
 }
 

@@ -55,6 +55,9 @@ struct Run: ParsableCommand {
         name: .customLong("debug-console"),
         help: ArgumentHelp("Bare machine: bytes written to this port go to the console.", valueName: "port"))
     var debugConsole: String?
+    @Flag(
+        help: "Shows the guest 5-level paging (LA57) where the processor has it; a Linux kernel then switches to it.")
+    var la57 = false
     @Flag(name: .customLong("launch-only"), help: "Stops after LAUNCH_FINISH.")
     var launchOnly = false
     @Option(
@@ -96,11 +99,6 @@ struct Run: ParsableCommand {
             ].compactMap(\.self), inputs: guest.inputs + owner.inputs + deviceOptions.paths)
         if certs != nil, guest.confidential != .snp {
             throw ValidationError("--certs belongs to --confidential snp.")
-        }
-        if guest.cpus != 1, !launchOnly, guest.confidential == .sevES {
-            throw ValidationError(
-                "--cpus \(guest.cpus): a SEV-ES guest without firmware runs one vCPU; more can be measured and launched only."
-            )
         }
     }
 
@@ -203,7 +201,10 @@ struct Run: ParsableCommand {
             var certificateTable = technology == .snp ? backend.softwarePlatform?.lazyCertificates : nil
             if let table = try certificates?.table(on: backend.kernel) { certificateTable = { table } }
             preparation.certificatesComeLate = certificateTable != nil && certificates == nil
-            description.cpuid = try host.guestCPUID(processorCount: guest.cpus, technology: technology)
+            // An image for the bare machine starts without paging, and chooses for itself.
+            description.cpuid = try host.guestCPUID(
+                processorCount: guest.cpus, technology: technology,
+                fiveLevelPaging: la57 || guest.machineChoice == .bare)
             if technology != nil { description.cBit = try requiredCBit(of: description) }
             preparation.finish("host")
 

@@ -6,7 +6,7 @@ import TestSupport
 @Suite(.enabled(if: BuiltGuest.firmware("hello") != nil, "no flat guests: run `make firmware`"))
 struct FirmwareGuestTests {
     /// Runs a guest; 64 MiB, one vCPU, SNP unless told.
-    func run(_ name: String, confidential: String = "snp", cpus: Int = 1) throws -> (
+    func run(_ name: String, confidential: String = "snp", cpus: Int = 1, _ more: [String] = []) throws -> (
         ending: ChildProcess.Ending, output: String
     ) {
         let command = try #require(BuiltProgram.path("swift-snp-vmm"))
@@ -16,7 +16,7 @@ struct FirmwareGuestTests {
             [
                 "run", image, "--backend", "software", "--confidential", confidential, "--memory", "64M", "--cpus",
                 "\(cpus)",
-            ],
+            ] + more,
             timeoutMilliseconds: 60_000)
     }
 
@@ -25,7 +25,7 @@ struct FirmwareGuestTests {
         "hello", "msr-protocol", "page-state", "rmpadjust", "vc-codes", "ghcb-fields", "unknown-bytes",
         "self-modifying",
         "page-faults", "embedded-swift", "paging", "segments", "exceptions", "single-step", "apic-timer",
-        "transfers", "rmp-instructions",
+        "transfers", "rmp-instructions", "vmgexit", "counters",
     ])
     func selfCheckingGuestPasses(_ name: String) throws {
         let (ending, output) = try run(name)
@@ -47,7 +47,7 @@ struct FirmwareGuestTests {
     /// Those that use nothing of SNP, as ordinary guests.
     @Test(arguments: [
         "hello", "unknown-bytes", "self-modifying", "page-faults", "embedded-swift", "paging", "segments", "exceptions",
-        "single-step", "breakpoints", "apic-timer", "transfers", "msrs",
+        "single-step", "breakpoints", "apic-timer", "transfers", "msrs", "counters",
     ])
     func plainGuestPasses(_ name: String) throws {
         let (ending, output) = try run(name, confidential: "none")
@@ -70,13 +70,15 @@ struct FirmwareGuestTests {
         #expect(ending == .exited(0), "\(output)")
     }
 
-    @Test(arguments: ["sev-es-ghcb", "vc-codes", "paging", "exceptions", "single-step", "apic-timer"])
+    @Test(arguments: [
+        "sev-es-ghcb", "vc-codes", "paging", "exceptions", "single-step", "apic-timer", "vmgexit", "counters",
+    ])
     func encryptedStateGuestPasses(_ name: String) throws {
         try passes(name, "sev-es")
     }
 
-    private func passes(_ name: String, _ technology: String) throws {
-        let (ending, output) = try run(name, confidential: technology)
+    func passes(_ name: String, _ technology: String, cpus: Int = 1, _ more: [String] = []) throws {
+        let (ending, output) = try run(name, confidential: technology, cpus: cpus, more)
         let lines = output.split(whereSeparator: \.isNewline)
         #expect(lines.filter { $0.hasPrefix("BAD") } == [], "\(output)")
         #expect(lines.contains { $0.hasPrefix("PASS") }, "\(output)")
@@ -96,7 +98,7 @@ struct FirmwareGuestTests {
     /// Guests that end themselves badly: status 6, and the reason in words.
     @Test(arguments: [
         ("terminate", "PVALIDATE"), ("terminate-event", "termination"), ("triple-fault", "triple fault"),
-        ("unknown-bytes-bare", "triple fault"),
+        ("unknown-bytes-bare", "triple fault"), ("unregistered-ghcb", "KVM_RUN"), ("unsupported-event", "KVM_RUN"),
     ])
     func guestThatCrashesIsReported(_ name: String, _ reason: String) throws {
         let (ending, output) = try run(name)
