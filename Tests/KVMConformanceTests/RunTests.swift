@@ -318,6 +318,28 @@ import Testing
         #expect(machine.page.internalError.kind == .emulation)
     }
 
+    /// Real kernels emulate a task switch; this one says by name that it does not.
+    @Test(arguments: [KernelUnderTest.software])
+    func `a task switch is an internal error with its instruction`(_ candidate: KernelUnderTest) throws {
+        let machine = try PlainMachine(candidate.start(), code: [0xcf, 0x90])  // iretd
+        var sregs = KVMSpecialRegisters()
+        try machine.kernel.call(machine.vcpu, .getSpecialRegisters, &sregs)
+        sregs.cr0 = 0x11
+        sregs.cr4 = 0
+        sregs.efer = 0
+        sregs.cs.l = 0
+        sregs.cs.db = 1
+        try machine.kernel.call(machine.vcpu, .setSpecialRegisters, &sregs)
+        try machine.setRegisters { $0.rflags = 0x4002 }  // NT
+        #expect(try machine.run() == .internalError)
+        let error = machine.page.internalError
+        #expect(error.kind == .emulation)
+        // Flags: bytes follow; then how many, and the first of them.
+        #expect(error.data.count == 3 && error.data[0] == 1)
+        #expect(error.data[1] & 0xffffff == 0x90_cf0f)
+        #expect(try machine.registers.rip == UInt64(PlainMachine.codeAddress))
+    }
+
     @Test(arguments: KernelUnderTest.all)
     func `writes to a read-only slot are MMIO, reads are memory`(_ candidate: KernelUnderTest) throws {
         let machine = try PlainMachine(

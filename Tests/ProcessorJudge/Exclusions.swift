@@ -132,24 +132,8 @@ struct Tolerance {
     var approximates = false
 
     init(_ n: InstructionName) {
-        let cf: UInt64 = 1, pf: UInt64 = 4, af: UInt64 = 0x10, zf: UInt64 = 0x40, sf: UInt64 = 0x80, of: UInt64 = 0x800
+        for rule in UndefinedFlags.rules where rule.applies(n) { undefinedFlags = rule.flags.rawValue }
         switch (n.map, n.opcode) {
-        // APM3, "rFLAGS Affected" of each instruction.
-        case (0, 0xc0), (0, 0xc1), (0, 0xd0...0xd3):
-            undefinedFlags = n.field < 4 ? of : of | af  // OF only after counts other than 1.
-        case (1, 0xa4), (1, 0xa5), (1, 0xac), (1, 0xad):
-            // Everything is undefined when the count exceeds 16-bit operands.
-            undefinedFlags = n.has66 && !n.rexW ? of | af | cf : of | af
-        case (0, 0x27) where n.isCompatible, (0, 0x2f) where n.isCompatible: undefinedFlags = of
-        case (0, 0x37) where n.isCompatible, (0, 0x3f) where n.isCompatible: undefinedFlags = of | sf | zf | pf
-        case (0, 0xd4) where n.isCompatible, (0, 0xd5) where n.isCompatible: undefinedFlags = of | af | cf
-        case (0, 0x69), (0, 0x6b), (1, 0xaf): undefinedFlags = sf | zf | af | pf
-        case (0, 0xf6), (0, 0xf7):
-            if n.field == 4 || n.field == 5 { undefinedFlags = sf | zf | af | pf }
-            if n.field > 5 { undefinedFlags = cf | of | sf | zf | af | pf }
-        case (1, 0xbc), (1, 0xbd): undefinedFlags = n.repeats == 0xf3 ? of | sf | af | pf : cf | of | sf | af | pf
-        case (5, 0xf7) where !n.has66 && n.repeats == 0: undefinedFlags = sf | af | pf  // BEXTR
-        case (5, 0xf2), (5, 0xf3), (5, 0xf5): undefinedFlags = af | pf
         case (1, 0x52), (1, 0x53), (4, 0x52), (4, 0x53): approximates = true
         case (0, 0xd9) where n.modrm >= 0xf0:
             switch n.modrm {
@@ -159,4 +143,72 @@ struct Tolerance {
         default: break
         }
     }
+}
+
+/// Arithmetic bits of RFLAGS.
+package struct ArithmeticFlags: OptionSet, Sendable {
+    package let rawValue: UInt64
+    package init(rawValue: UInt64) { self.rawValue = rawValue }
+    package static let cf = Self(rawValue: 1), pf = Self(rawValue: 4), af = Self(rawValue: 0x10)
+    package static let zf = Self(rawValue: 0x40), sf = Self(rawValue: 0x80), of = Self(rawValue: 0x800)
+
+    /// "OF, AF", in the order of the manual's tables.
+    package var names: String {
+        let all: [(Self, String)] = [
+            (.of, "OF"), (.sf, "SF"), (.zf, "ZF"), (.af, "AF"), (.pf, "PF"), (.cf, "CF"),
+        ]
+        return all.filter { contains($0.0) }.map(\.1).joined(separator: ", ")
+    }
+}
+
+/// Flags that an instruction leaves undefined: "rFLAGS Affected" of its page in APM3. A page of X86Core's documentation
+/// shows the same table, which a test compares.
+package struct UndefinedFlags: Sendable {
+    /// Mnemonics and what limits them.
+    package let instructions: String
+    package let flags: ArithmeticFlags
+    let applies: @Sendable (InstructionName) -> Bool
+
+    private init(
+        _ instructions: String, _ flags: ArithmeticFlags, _ applies: @escaping @Sendable (InstructionName) -> Bool
+    ) {
+        (self.instructions, self.flags, self.applies) = (instructions, flags, applies)
+    }
+
+    private static func isShift(_ n: InstructionName) -> Bool {
+        n.map == 0 && (n.opcode == 0xc0 || n.opcode == 0xc1 || (0xd0...0xd3).contains(n.opcode))
+    }
+    private static func isDoubleShift(_ n: InstructionName) -> Bool {
+        n.map == 1 && [0xa4, 0xa5, 0xac, 0xad].contains(n.opcode)
+    }
+    private static func isDecimal(_ n: InstructionName, _ opcodes: UInt8...) -> Bool {
+        n.map == 0 && n.isCompatible && opcodes.contains(n.opcode)
+    }
+    private static func isGroup3(_ n: InstructionName) -> Bool { n.map == 0 && (n.opcode == 0xf6 || n.opcode == 0xf7) }
+    private static func isBitScan(_ n: InstructionName) -> Bool { n.map == 1 && (n.opcode == 0xbc || n.opcode == 0xbd) }
+
+    package static let rules: [UndefinedFlags] = [
+        UndefinedFlags("ROL, ROR, RCL, RCR by counts other than 1", .of) { isShift($0) && $0.field < 4 },
+        UndefinedFlags("SHL, SHR, SAR (OF by counts other than 1)", [.of, .af]) { isShift($0) && $0.field >= 4 },
+        UndefinedFlags("SHLD, SHRD (OF by counts other than 1)", [.of, .af]) {
+            isDoubleShift($0) && (!$0.has66 || $0.rexW)
+        },
+        UndefinedFlags("SHLD, SHRD of 16 bits, by counts above 16", [.of, .af, .cf]) {
+            isDoubleShift($0) && $0.has66 && !$0.rexW
+        },
+        UndefinedFlags("DAA, DAS", .of) { isDecimal($0, 0x27, 0x2f) },
+        UndefinedFlags("AAA, AAS", [.of, .sf, .zf, .pf]) { isDecimal($0, 0x37, 0x3f) },
+        UndefinedFlags("AAM, AAD", [.of, .af, .cf]) { isDecimal($0, 0xd4, 0xd5) },
+        UndefinedFlags("IMUL with two or three operands", [.sf, .zf, .af, .pf]) {
+            $0.map == 0 && ($0.opcode == 0x69 || $0.opcode == 0x6b) || $0.map == 1 && $0.opcode == 0xaf
+        },
+        UndefinedFlags("MUL, IMUL", [.sf, .zf, .af, .pf]) { isGroup3($0) && ($0.field == 4 || $0.field == 5) },
+        UndefinedFlags("DIV, IDIV", [.of, .sf, .zf, .af, .pf, .cf]) { isGroup3($0) && $0.field > 5 },
+        UndefinedFlags("BSF, BSR", [.of, .sf, .af, .pf, .cf]) { isBitScan($0) && $0.repeats != 0xf3 },
+        UndefinedFlags("TZCNT, LZCNT", [.of, .sf, .af, .pf]) { isBitScan($0) && $0.repeats == 0xf3 },
+        UndefinedFlags("BEXTR", [.sf, .af, .pf]) { $0.map == 5 && $0.opcode == 0xf7 && !$0.has66 && $0.repeats == 0 },
+        UndefinedFlags("ANDN, BLSR, BLSMSK, BLSI, BZHI", [.af, .pf]) {
+            $0.map == 5 && ($0.opcode == 0xf2 || $0.opcode == 0xf3 || $0.opcode == 0xf5 && $0.repeats == 0)
+        },
+    ]
 }
