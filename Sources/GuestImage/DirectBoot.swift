@@ -33,7 +33,8 @@ public enum DirectBoot {
     ///
     /// For SEV and SEV-ES the regions are the LAUNCH_UPDATE_DATA calls: the contents, then zeroes for what is read before it
     /// is written. All other RAM is garbage for the guest until it writes there. There
-    /// is no secrets page, no CPUID page and no CC blob; ``SecretNode`` is the area for LAUNCH_SECRET.
+    /// is no secrets page, no CPUID page and no CC blob; ``SecretNode`` is the area for LAUNCH_SECRET. A SEV-ES guest of
+    /// several vCPUs starts in ``JumpTablePage``.
     ///
     /// For a plain guest the plan holds only the regions with contents, to be copied into zeroed RAM.
     /// - Throws: ``ImageError``: memory too small (with the least that would do), a kernel that cannot be placed, a command
@@ -74,6 +75,9 @@ public enum DirectBoot {
         } else {
             add("secret node", Map.secretNode, SecretNode.page)
         }
+        if machine.needsJumpTable {
+            add("AP jump table", Map.jumpTable, JumpTablePage.bytes(kernelEntry: kernel.entry))
+        }
         add("ACPI tables", Map.acpiTables, ACPITables(processorCount: machine.processorCount).bytes)
         for piece in kernel.pieces { add("kernel", piece.gpa, piece.contents) }
         add("initrd", initrd.lowerBound, payload.initrd)
@@ -95,8 +99,11 @@ public enum DirectBoot {
             }
         case nil: break
         }
-        let boot = bootState(entry: kernel.entry, cr3: tables.cr3)
-        let others = VMMProfile.qemu.resetState(entry: VMMProfile.resetVector, signature: machine.signature)
+        let boot = bootState(
+            entry: machine.needsJumpTable ? JumpTablePage.bootEntry : kernel.entry, cr3: tables.cr3)
+        let others = VMMProfile.qemu.resetState(
+            entry: machine.needsJumpTable ? JumpTablePage.othersEntry : VMMProfile.resetVector,
+            signature: machine.signature)
         return LaunchPlan(
             regions: regions,
             processors: [boot] + [ProcessorState](repeating: others, count: machine.processorCount - 1),

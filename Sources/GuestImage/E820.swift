@@ -21,7 +21,7 @@ public struct E820Entry: Equatable, Sendable {
     /// The map of a directly booted machine: ascending, without overlap.
     ///
     /// 0xA0000–0xFFFFF is RAM but not listed, as on a PC. Only an SNP guest has the reserved pages of CC blob, secrets and
-    /// CPUID.
+    /// CPUID, only a SEV-ES guest of several vCPUs those of the AP jump table.
     public static func map(of machine: MachineDescription) -> [E820Entry] {
         var entries: [E820Entry] = []
         func add(_ base: UInt64, _ end: UInt64, _ kind: Kind) {
@@ -32,6 +32,10 @@ public struct E820Entry: Equatable, Sendable {
             add(0, Map.confidentialComputingBlob, .ram)
             add(Map.confidentialComputingBlob, Map.reservedLowEnd, .reserved)
             add(Map.reservedLowEnd, Map.acpiTables, .ram)
+        } else if machine.needsJumpTable {
+            add(0, Map.jumpTable, .ram)
+            add(Map.jumpTable, Map.jumpTableEnd, .reserved)
+            add(Map.jumpTableEnd, Map.acpiTables, .ram)
         } else {
             add(0, Map.acpiTables, .ram)
         }

@@ -20,6 +20,12 @@ public enum GuestAddressMap {
     public static let setupData: UInt64 = 0xb000
     /// The confidential computing blob (SNP). From here to ``reservedLowEnd``: e820 reserved in an SNP guest.
     public static let confidentialComputingBlob: UInt64 = 0xc000
+    /// The AP jump table and the code that uses it (SEV-ES with several vCPUs). From here to ``jumpTableEnd``: e820 reserved.
+    public static let jumpTable: UInt64 = 0xc000
+    /// The page that the boot processor shares to leave the table's address with the hypervisor.
+    public static let startupGHCB: UInt64 = 0xd000
+    /// End of the pages of a SEV-ES guest's start.
+    public static let jumpTableEnd: UInt64 = 0xe000
     /// The secrets page (SNP).
     public static let secretsPage: UInt64 = 0xd000
     /// The CPUID page (SNP).

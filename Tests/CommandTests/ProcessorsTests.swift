@@ -8,8 +8,8 @@ struct ProcessorsTests {
     static let patience: Int32 = 240_000
 
     /// Each SNP vCPU but the first is created by the guest with a state of its own; those of SEV and
-    /// plain guests start by INIT and SIPI.
-    @Test(arguments: [("snp", 2), ("snp", 8), ("sev", 2), ("none", 2)])
+    /// plain guests start by INIT and SIPI, those of a SEV-ES guest go by SIPI from their sealed state to the AP jump table.
+    @Test(arguments: [("snp", 2), ("snp", 8), ("sev-es", 2), ("sev", 2), ("none", 2)])
     func allProcessorsWork(_ technology: String, _ cpus: Int) throws {
         let guest = try Self.guest(technology, cpus)
         let boot = guest.read(until: "guest:", timeoutMilliseconds: Self.patience)

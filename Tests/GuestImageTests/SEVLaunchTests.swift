@@ -44,15 +44,38 @@ struct SEVDirectBootTests {
         let machine = MachineDescription(memoryByteCount: memoryByteCount, processorCount: 2, technology: technology)
         let plan = try DirectBoot.plan(payload(), on: machine)
         expectSoundPlan(plan, memoryByteCount: memoryByteCount)
+        let needsTable = technology == .sevES
         #expect(
-            plan.regions.map(\.label) == [
-                "page tables", "boot_params", "command line", "secret node", "ACPI tables", "kernel", "initrd",
-                "zeroes",
-                "zeroes", "zeroes", "zeroes",
-            ])
+            plan.regions.map(\.label) == ["page tables", "boot_params", "command line", "secret node"]
+                + (needsTable ? ["AP jump table"] : []) + ["ACPI tables", "kernel", "initrd"]
+                + [String](repeating: "zeroes", count: needsTable ? 5 : 4))
         #expect(plan.technology == technology && plan.guestFeatures == 0 && plan.processors.count == 2)
         #expect(plan.policy == (technology == .sev ? 3 : 7))
-        #expect(plan.processors[0].cr3 == 0x2000 | 1 << 51 && plan.processors[0].rip == 0x100_0200)
+        #expect(plan.processors[0].cr3 == 0x2000 | 1 << 51)
+        #expect(plan.processors[0].rip == (needsTable ? 0xc040 : 0x100_0200))
+    }
+
+    /// Several SEV-ES vCPUs start in a page of ours, which the kernel finds empty and reserved; one starts in the kernel.
+    @Test func jumpTable() throws {
+        func machine(_ count: Int) -> MachineDescription {
+            MachineDescription(memoryByteCount: 64 << 20, processorCount: count, technology: .sevES)
+        }
+        let plan = try DirectBoot.plan(payload(), on: machine(3))
+        let page = try #require(plan.regions.first { $0.label == "AP jump table" })
+        #expect(page.gpa == 0xc000 && page.byteCount == 4096 && page.contents.prefix(16).allSatisfy { $0 == 0 })
+        // The kernel's entry, in the last instruction but one: mov rax, entry; jmp rax.
+        let entry: [UInt8] = [0x48, 0xb8, 0x00, 0x02, 0x00, 0x01, 0, 0, 0, 0, 0xff, 0xe0]
+        let starts = page.contents.indices.dropLast(entry.count)
+        #expect(starts.contains { Array(page.contents[$0..<($0 + entry.count)]) == entry })
+        for other in plan.processors.dropFirst() {
+            #expect(other.cs.base == 0 && other.rip == 0xc010 && other.cr0 & 1 == 0)
+        }
+        let map = E820Entry.map(of: machine(3))
+        #expect(map.contains { $0.base == 0xc000 && $0.byteCount == 0x2000 && $0.kind == .reserved })
+        #expect(!E820Entry.map(of: machine(1)).contains { $0.base == 0xc000 })
+        let single = try DirectBoot.plan(payload(), on: machine(1))
+        #expect(single.processors.map(\.rip) == [0x100_0200])
+        #expect(!single.regions.contains { $0.label == "AP jump table" })
     }
 
     /// Every byte that Linux reads before it writes is launched; what nobody needs is not.

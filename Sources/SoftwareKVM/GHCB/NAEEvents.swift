@@ -32,11 +32,11 @@ extension VirtualCPU {
         case .nmiComplete: nmiMasked = false
         case .apResetHold:
             writeRegisters(session)
-            return holdForReset()
+            return holdForReset(.event(session))
         case .apJumpTable:
             switch session.exitInfo1 {
-            case 0: apJumpTable = session.exitInfo2
-            case 1: answer(session, info1: 0, info2: apJumpTable)
+            case 0: vm.apJumpTable.store(session.exitInfo2, ordering: .relaxed)
+            case 1: answer(session, info1: 0, info2: vm.apJumpTable.load(ordering: .relaxed))
             default: return refuse(session, .invalidInput)
             }
         case .hypervisorFeatures: answer(session, info1: 0, info2: Self.hypervisorFeatures.rawValue)

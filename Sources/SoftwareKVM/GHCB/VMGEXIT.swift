@@ -43,7 +43,7 @@ extension VirtualCPU {
             ghcbMSR = GHCBMSR.cpuidResponse(register: msr.cpuidRegister, value: value).rawValue
         case .apResetHoldRequest:
             ghcbMSR = GHCBMSR(.apResetHoldResponse).rawValue
-            return holdForReset()
+            return holdForReset(.msrProtocol)
         case .preferredGHCBRequest:
             ghcbMSR = GHCBMSR(.preferredGHCBResponse, data: 0xf_ffff_ffff_ffff).rawValue
         case .registerGHCBRequest:
@@ -72,8 +72,9 @@ extension VirtualCPU {
         return .exit(.systemEvent)
     }
 
-    /// The vCPU waits for a SIPI, which this kernel gives to plain guests only.
-    func holdForReset() -> RunStep {
+    /// The vCPU waits for a SIPI, which an SNP guest's never gets.
+    func holdForReset(_ hold: ResetHold) -> RunStep {
+        resetHold = hold
         if vm.interrupts.withLock({ $0.hasLocalAPIC }) {
             mpState = .apResetHold
             return .resume

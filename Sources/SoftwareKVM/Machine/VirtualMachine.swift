@@ -56,6 +56,8 @@ final class VirtualMachine: @unchecked Sendable {
     let events = EventDescriptors()
     /// KVM_CAP_EXIT_HYPERCALL's mask.
     let hypercallExits = Atomic<UInt64>(0)
+    /// AP jump table address that the guest has left with the hypervisor [GHCB 4.1].
+    let apJumpTable = Atomic<UInt64>(0)
 
     init(kernel: SoftwareKVM, type: VMType) {
         self.kernel = kernel

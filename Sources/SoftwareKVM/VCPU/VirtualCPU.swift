@@ -75,8 +75,14 @@ package final class VirtualCPU: @unchecked Sendable {
     var savedGHCBMSR: UInt64 = 0
     /// GHCB that the guest has registered [GHCB 2.3.2].
     var registeredGHCB: UInt64?
-    /// AP jump table address that the guest has left with the hypervisor [GHCB 4.1].
-    var apJumpTable: UInt64 = 0
+    /// How the guest waits for a SIPI, if it does [GHCB 4.1.4].
+    var resetHold = ResetHold.none
+    enum ResetHold {
+        case none, msrProtocol
+        case event(GHCBSession)
+    }
+    /// A SEV-ES vCPU has had its first SIPI.
+    private var hasStarted = false
 
     init(vm: VirtualMachine, id: UInt32, index: Int, isBootProcessor: Bool, tscKHz: UInt32, mapping: KernelMapping) {
         self.vm = vm
@@ -287,11 +293,10 @@ package final class VirtualCPU: @unchecked Sendable {
         }
     }
 
-    /// INIT and SIPI [APM2 16.7.6]. They do not reach vCPUs whose state is the guest's own: those are created.
+    /// INIT and SIPI [APM2 16.7.6]. They do not reach an SNP guest's vCPUs: those are created.
     func takeStartup() {
-        guard let (isInit, vector) = vm.interrupts.withLock({ $0.takeStartup(vcpu: index) }), !protectsState else {
-            return
-        }
+        guard let (isInit, vector) = vm.interrupts.withLock({ $0.takeStartup(vcpu: index) }), !isSNP else { return }
+        if protectsState { return startSealed(isInit: isInit, isStartup: vector != nil) }
         if isInit {
             resetAfterShutdown()
             nmiMasked = false
@@ -305,6 +310,29 @@ package final class VirtualCPU: @unchecked Sendable {
         state.rip = 0
         self.state = state
         mpState = .runnable
+    }
+
+    /// INIT and SIPI of a SEV-ES guest's vCPU, whose registers are out of reach: the first SIPI lets it begin with the state
+    /// it was sealed with, each later one ends an AP reset hold [KVM sev_vcpu_deliver_sipi_vector].
+    private func startSealed(isInit: Bool, isStartup: Bool) {
+        if isInit, !isBootProcessor {
+            nmiMasked = false
+            mpState = .initReceived
+        }
+        guard isStartup, mpState == .initReceived else { return }
+        if hasStarted { endResetHold() }
+        hasStarted = true
+        mpState = .runnable
+    }
+
+    /// The guest learns that a SIPI has come.
+    private func endResetHold() {
+        switch resetHold {
+        case .none: break
+        case .msrProtocol: ghcbMSR = GHCBMSR(.apResetHoldResponse, data: 1).rawValue
+        case .event(let session): answer(session, info1: 0, info2: 1)
+        }
+        resetHold = .none
     }
 
     /// The guest's own VMSA page; nil when no private page is there.
