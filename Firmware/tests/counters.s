@@ -9,6 +9,12 @@
 .set CR4_PCE, 1 << 8
 .set TSC_AUX, 0xC0000103
 
+# UNLESS_RDTSCP label: where CPUID does not announce it.
+.macro UNLESS_RDTSCP label:req
+    cmp dword ptr [has_rdtscp], 0
+    je \label
+.endm
+
 .macro CR4_BITS clear, set
     mov rax, cr4
     and rax, ~(\clear)
@@ -19,17 +25,26 @@
 .text
 guest_main:
     call privilege_setup
+    mov edi, 0x80000001
+    mov esi, 3
+    mov edx, 27
+    call has_feature
+    mov [has_rdtscp], eax
     CR4_BITS CR4_TSD | CR4_PCE, 0
     FAULTS "RDTSC", -1, -1, "rdtsc"
-    FAULTS "RDTSCP", -1, -1, "rdtscp"
     USER "RDTSC at CPL 3", NONE, 0, "rdtsc"
+    UNLESS_RDTSCP 1f
+    FAULTS "RDTSCP", -1, -1, "rdtscp"
     USER "RDTSCP at CPL 3", NONE, 0, "rdtscp"
+1:
     LEGACY "RDTSC in compatibility mode at CPL 3", NONE, 0, USER32, 32, "rdtsc"
     CR4_BITS 0, CR4_TSD
     FAULTS "RDTSC with CR4.TSD", -1, -1, "rdtsc"
-    FAULTS "RDTSCP with CR4.TSD", -1, -1, "rdtscp"
     USER "RDTSC at CPL 3 with CR4.TSD", VECTOR_GP, 0, "rdtsc"
+    UNLESS_RDTSCP 1f
+    FAULTS "RDTSCP with CR4.TSD", -1, -1, "rdtscp"
     USER "RDTSCP at CPL 3 with CR4.TSD", VECTOR_GP, 0, "rdtscp"
+1:
     LEGACY "RDTSC in compatibility mode at CPL 3 with CR4.TSD", VECTOR_GP, 0, USER32, 32, "rdtsc"
     LEGACY "RDTSC in compatibility mode at CPL 0 with CR4.TSD", NONE, 0, CODE32, 32, "rdtsc"
     CR4_BITS CR4_TSD, 0
@@ -48,6 +63,7 @@ guest_main:
 2:  mov eax, r13d
     EXPECT "10,000 readings, none before the last", 0
 
+    UNLESS_RDTSCP 3f
     mov ecx, TSC_AUX
     mov eax, 0x12345678
     xor edx, edx
@@ -80,3 +96,6 @@ guest_main:
     ret
 4:  USER "RDPMC at CPL 3 with CR4.PCE: #VC", VECTOR_VC, 0x6F, "xor ecx, ecx; rdpmc"
     ret
+
+.bss
+has_rdtscp: .skip 4

@@ -100,7 +100,14 @@ guest_main:
     HOLDS "SYSENTER_CS", 0x174, 0, 8
     HOLDS "SYSENTER_EIP", 0x176, 0, 0x12345678
     HOLDS "STAR", 0xC0000081, 0x00200008, 0
+    mov edi, 0x80000001             # RDTSCP
+    mov esi, 3
+    mov edx, 27
+    call has_feature
+    test eax, eax
+    jz 1f
     HOLDS "TSC_AUX", 0xC0000103, 0, 0x12345678
+1:
     HOLDS "FS base", 0xC0000100, 0xFFFF8000, 0x1000
     HOLDS "FS base 0", 0xC0000100, 0, 0
     REFUSES "GS base that is not canonical", 0xC0000101, 0x8000, 0

@@ -40,6 +40,28 @@ extension FirmwareGuestTests {
         }
     }
 
+    /// Debian's kernel, shown them, leaves long mode to switch to them, as an SNP guest too.
+    @Test(.enabled(if: BuiltGuest.kernel != nil && BuiltGuest.initrd != nil, "no default guest: run `make guest`"))
+    func debiansKernelUsesFiveLevels() throws {
+        let shop = try Workshop("five", exportsCertificates: false)
+        let guest = try ChildProcess(
+            try #require(BuiltProgram.path("swift-snp-vmm")),
+            [
+                "run", "--backend", "software", "--kernel", try #require(BuiltGuest.kernel), "--initrd",
+                try #require(BuiltGuest.initrd), "--memory", "256M", "--la57", "--cmdline",
+                "console=ttyS0 quiet panic=-1 reboot=a 8250.nr_uarts=1 pci=off cryptomgr.notests",
+            ] + platform("genoa", shop), mergesError: true)
+        let boot = guest.read(until: "guest:", timeoutMilliseconds: 240_000)
+        try #require(boot.found, "\(boot.output)")
+        // The kernel takes the flag away where it does not use it.
+        guest.write("echo five=$(grep -o -m1 la57 /proc/cpuinfo)=\n")
+        let levels = guest.read(until: "five=la57=", timeoutMilliseconds: 240_000)
+        #expect(levels.found, "\(levels.output)")
+        guest.write("poweroff -f\n")
+        while guest.read(timeoutMilliseconds: 240_000) != nil {}
+        #expect(guest.wait().ending == .exited(0))
+    }
+
     /// A vCPU at VMPL 1 does what VMPL 0 has granted it.
     @Test func lowerPrivilegeLevelHasItsPermissions() throws { try passes("vmpl", "snp", cpus: 2) }
 
