@@ -1,7 +1,11 @@
 // Little-endian integers in byte arrays. Reads are checked: offsets often come from an image, a guest or a report.
+//
+// Inlinable: other modules make whole pages of them, a VMSA at every exit of a SEV-ES guest, and unspecialised each byte
+// would cost a dozen calls.
 
 extension Collection where Element == UInt8, Index == Int {
     /// The little-endian integer at `offset` bytes from the start, or nil if it does not lie wholly inside.
+    @inlinable
     public func littleEndian<Value: FixedWidthInteger>(at offset: Int, as type: Value.Type = Value.self) -> Value? {
         let byteCount = Value.bitWidth / 8
         guard offset >= 0, byteCount <= count, offset <= count &- byteCount else { return nil }
@@ -18,6 +22,7 @@ extension Collection where Element == UInt8, Index == Int {
 
 extension Array where Element == UInt8 {
     /// Appends the value's bytes, lowest first.
+    @inlinable
     public mutating func appendLittleEndian<Value: FixedWidthInteger>(_ value: Value) {
         var rest = value
         for _ in 0..<(Value.bitWidth / 8) {
@@ -27,6 +32,7 @@ extension Array where Element == UInt8 {
     }
 
     /// Replaces the bytes at `offset` by the value's, lowest first; programmer error if they do not lie inside.
+    @inlinable
     public mutating func storeLittleEndian<Value: FixedWidthInteger>(_ value: Value, at offset: Int) {
         let byteCount = Value.bitWidth / 8
         precondition(offset >= 0 && byteCount <= count && offset <= count - byteCount, "store outside the array")

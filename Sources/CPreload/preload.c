@@ -117,12 +117,14 @@ int64_t preload_setting(int32_t which) {
 }
 
 void preload_say(uint8_t byte) {
-    static char line[512];
-    static size_t count;
+    static _Thread_local char line[512];
+    static _Thread_local size_t count;
     if (count < sizeof line) line[count++] = (char)byte;
     if (byte != '\n') return;
     (void)!write(STDERR_FILENO, line, count);
     count = 0;
 }
+
+uint32_t preload_word(uint64_t address) { return *(const uint32_t *)(uintptr_t)address; }
 
 void snpvmm_preload_anchor(void) {}

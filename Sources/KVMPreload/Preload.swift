@@ -40,17 +40,18 @@ public func preloadOpen(_ node: Int32) -> Int32 {
 public func preloadRequest(_ descriptor: Int32, _ request: UInt32, _ argument: UInt64) -> Int32 {
     guard case .success(let kernel) = Machine.kernel() else { return 0 &- Errno.EBADF.rawValue }
     let request = IoctlRequest(rawValue: request)
-    let answer = kernel.systemCall(KernelHandle(rawValue: descriptor), request, argument)
-    if Settings.traces {
-        let text = answer < 0 ? "\(Errno(rawValue: 0 &- answer))" : "\(answer)"
-        Settings.complain("\(descriptor) \(request) 0x\(String(argument, radix: 16)) = \(text)")
-    }
+    let handle = KernelHandle(rawValue: descriptor)
+    let answer = kernel.systemCall(handle, request, argument)
+    if Trace.isOn { Trace.show(kernel, handle, request, argument, answer) }
     return answer
 }
 
 @_cdecl("snpvmm_preload_close")
 public func preloadClose(_ descriptor: Int32) {
-    if case .success(let kernel) = Machine.kernel() { kernel.close(KernelHandle(rawValue: descriptor)) }
+    guard case .success(let kernel) = Machine.kernel() else { return }
+    let handle = KernelHandle(rawValue: descriptor)
+    if Trace.isOn { Trace.forget(handle) }
+    kernel.close(handle)
 }
 
 /// Five numbers: CPUID 0x8000001F, and leaf 1 EAX.

@@ -4,7 +4,7 @@
 //     SNPVMM_SEED      the machine's random numbers come from it
 //     SNPVMM_MEMORY    MiB of system memory, of which guest_memfd pages are taken
 //     SNPVMM_TSC_KHZ   the guests' TSC frequency
-//     SNPVMM_TRACE     1: every request and its answer on standard error
+//     SNPVMM_TRACE     1: every request and its answer on standard error, and what KVM_RUN came back for
 //     SNPVMM_CPUID     0: the program's CPUID instructions ask the real processor
 
 import CPreload
@@ -21,8 +21,6 @@ enum Settings {
         if let kHz = UInt32(exactly: preload_setting(2)), kHz > 0 { configuration.tscKHz = kHz }
         return configuration
     }
-
-    static let traces = preload_setting(3) > 0
 
     static func complain(_ text: String) { for byte in "libsnpvmm-preload: \(text)\n".utf8 { preload_say(byte) } }
 }

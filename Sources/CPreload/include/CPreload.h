@@ -19,6 +19,9 @@ int64_t preload_setting(int32_t which);
 // A line for standard error, a byte at a time; the newline writes it.
 void preload_say(uint8_t byte);
 
+// The program's own word at an address that a request has just been read from.
+uint32_t preload_word(uint64_t address);
+
 // Keeps the C half in whatever links this module.
 void snpvmm_preload_anchor(void);
 
