@@ -4,7 +4,7 @@
 # make bench   boots the same guest under QEMU's emulator and under us, in turn, and compares
 # make encrypted-disk   boots a guest whose disk opens after attestation only
 #
-# Others: conformance-cpu, header-truth, preload, kvm-selftests, guest, guest-amd64, guest-debian, firmware, fmt, fuzz, audit-unsafe, deps, clean.
+# Others: conformance-cpu, header-truth, preload, kvm-selftests, qemu-guests, guest, guest-amd64, guest-debian, firmware, fmt, fuzz, audit-unsafe, deps, clean.
 # Variables: ARGS for run, FUZZ_ARGS, BENCH_ARGS, GUEST_KERNEL and GUEST_CMDLINE for guest.
 
 SWIFT ?= swift
@@ -23,8 +23,8 @@ SWIFT_FILES = Package.swift $(shell find Sources Tests Examples Firmware -name '
 # One thing at a time: two targets may both want apt, or the build folder.
 .NOTPARALLEL:
 
-.PHONY: run build test check bench conformance-cpu header-truth preload kvm-selftests guest guest-amd64 guest-debian firmware fmt fmt-check fuzz fuzz-smoke hot-loop audit-unsafe \
-        encrypted-disk deps deps-guest deps-bench deps-peers deps-report clean
+.PHONY: run build test check bench conformance-cpu header-truth preload kvm-selftests qemu-guests guest guest-amd64 guest-debian firmware fmt fmt-check fuzz fuzz-smoke hot-loop audit-unsafe \
+        encrypted-disk deps deps-guest deps-bench deps-peers deps-qemu deps-report clean
 
 run: build guest
 	$(BIN)/swift-snp-vmm run $(GUEST)/guest.img $(ARGS)
@@ -68,6 +68,10 @@ preload: deps
 # KVM's own selftests, of Debian's kernel source, on the software kernel.
 kvm-selftests: preload
 	.ci/kvm-selftests $(BIN)/libsnpvmm-preload.so
+
+# Debian's QEMU on the software kernel: plain, SEV and SEV-ES guests to the end of Linux's start.
+qemu-guests: preload guest deps-qemu
+	.ci/qemu-guests $(BIN)/libsnpvmm-preload.so $(GUEST)/vmlinuz-cloud-amd64 $(GUEST)/initrd.cpio
 
 # The guest images. They are rebuilt when their scripts change, after `make clean`, or when a kernel or a command line is
 # given for them.
@@ -133,6 +137,11 @@ deps-guest:
 deps-bench: deps-guest
 	@.ci/deps qemu-system-x86=qemu-system-x86_64
 	@.ci/bench-peers .build/bench-peers || echo "No Python peers: the benchmarks compare with libcrypto alone."
+
+# Where there is none to install, the boots are skipped.
+deps-qemu:
+	@.ci/deps qemu-system-x86=qemu-system-x86_64 ovmf=/usr/share/OVMF/OVMF_CODE.fd || \
+	    echo "No QEMU or no OVMF: their guests are skipped."
 
 # A browser, to look at the page of `run --report`. Where there is none to install, those tests are skipped.
 deps-report:

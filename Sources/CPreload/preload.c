@@ -7,8 +7,10 @@
 
 #include "CPreload.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -18,6 +20,7 @@
 
 #define EXPORT __attribute__((visibility("default")))
 #define LIMIT (1 << 20)
+#define KVM_RUN 0x0000ae80
 
 static _Atomic uint8_t ours[LIMIT];
 
@@ -94,13 +97,62 @@ static int makes_descriptor(uint32_t request) {
     return request == 0x0000ae01 || request == 0x0000ae41 || request == 0xc040aed4;
 }
 
+// MARK: Cancelled threads
+//
+// A thread that may be cancelled at any instruction must not be while the software kernel holds its locks: it is
+// cancelled behind its request. One in KVM_RUN is asked to come out, as the real kernel's signal would have it.
+
+typedef struct running {
+    struct running *next;
+    pthread_t thread;
+    int fd, is_asynchronous, is_asked;
+} running;
+
+static running *all_running;
+static pthread_mutex_t running_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static int32_t run(int fd, uint64_t argument, int cancel_type) {
+    running self = {NULL, pthread_self(), fd, cancel_type == PTHREAD_CANCEL_ASYNCHRONOUS, 0};
+    pthread_mutex_lock(&running_lock);
+    self.next = all_running;
+    all_running = &self;
+    pthread_mutex_unlock(&running_lock);
+    int32_t value = snpvmm_preload_ioctl(fd, KVM_RUN, argument);
+    pthread_mutex_lock(&running_lock);
+    running **at = &all_running;
+    while (*at != &self) at = &(*at)->next;
+    *at = self.next;
+    pthread_mutex_unlock(&running_lock);
+    if (self.is_asked) snpvmm_preload_immediate_exit(fd, 0);
+    return value;
+}
+
+EXPORT int pthread_cancel(pthread_t thread) {
+    int (*next)(pthread_t) = (int (*)(pthread_t))dlsym(RTLD_NEXT, "pthread_cancel");
+    if (next == NULL) return ENOSYS;
+    int value = next(thread);
+    pthread_mutex_lock(&running_lock);
+    for (running *r = all_running; r != NULL; r = r->next) {
+        if (!pthread_equal(r->thread, thread) || !r->is_asynchronous) continue;
+        r->is_asked = 1;
+        snpvmm_preload_immediate_exit(r->fd, 1);
+    }
+    pthread_mutex_unlock(&running_lock);
+    return value;
+}
+
 EXPORT int ioctl(int fd, unsigned long request, ...) {
     va_list list;
     va_start(list, request);
     void *argument = va_arg(list, void *);
     va_end(list);
     if (!is_ours(fd)) return (int)syscall(SYS_ioctl, fd, request, argument);
-    int32_t value = snpvmm_preload_ioctl(fd, (uint32_t)request, (uint64_t)(uintptr_t)argument);
+    int cancel_type;
+    pthread_setcanceltype(PTHREAD_CANCEL_DEFERRED, &cancel_type);
+    int32_t value = (uint32_t)request == KVM_RUN
+                        ? run(fd, (uint64_t)(uintptr_t)argument, cancel_type)
+                        : snpvmm_preload_ioctl(fd, (uint32_t)request, (uint64_t)(uintptr_t)argument);
+    pthread_setcanceltype(cancel_type, NULL);
     return makes_descriptor((uint32_t)request) ? adopt(value) : result(value);
 }
 

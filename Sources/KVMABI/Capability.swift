@@ -47,6 +47,8 @@ public struct Capability: RawRepresentable, Hashable, Sendable {
     public static let irqfd = Self(rawValue: 32)
     /// `KVM_CAP_PIT2`.
     public static let pit2 = Self(rawValue: 33)
+    /// `KVM_CAP_SET_BOOT_CPU_ID`.
+    public static let setBootCPUID = Self(rawValue: 34)
     /// `KVM_CAP_PIT_STATE2`.
     public static let pitState2 = Self(rawValue: 35)
     /// `KVM_CAP_IOEVENTFD`.
@@ -180,6 +182,7 @@ extension Capability: CustomStringConvertible {
         31: "KVM_CAP_MCE",
         32: "KVM_CAP_IRQFD",
         33: "KVM_CAP_PIT2",
+        34: "KVM_CAP_SET_BOOT_CPU_ID",
         35: "KVM_CAP_PIT_STATE2",
         36: "KVM_CAP_IOEVENTFD",
         37: "KVM_CAP_SET_IDENTITY_MAP_ADDR",

@@ -73,6 +73,9 @@ extension IoctlRequest {
     /// `KVM_CREATE_PIT2`, 64 bytes.
     public static let createPIT2 = Self(rawValue: 0x4040_ae77)
 
+    /// `KVM_SET_NR_MMU_PAGES`.
+    public static let setMMUPageCount = Self(rawValue: 0x0000_ae44)
+
     /// `KVM_SET_TSS_ADDR`.
     public static let setTSSAddress = Self(rawValue: 0x0000_ae47)
 

@@ -41,6 +41,7 @@ extension IoctlRequest: CustomStringConvertible {
         .enableCapability: "KVM_ENABLE_CAP",
         .createIRQChip: "KVM_CREATE_IRQCHIP",
         .createPIT2: "KVM_CREATE_PIT2",
+        .setMMUPageCount: "KVM_SET_NR_MMU_PAGES",
         .setTSSAddress: "KVM_SET_TSS_ADDR",
         .setIdentityMapAddress: "KVM_SET_IDENTITY_MAP_ADDR",
         .setBootCPUID: "KVM_SET_BOOT_CPU_ID",

@@ -54,6 +54,14 @@ public func preloadClose(_ descriptor: Int32) {
     kernel.close(handle)
 }
 
+@_cdecl("snpvmm_preload_immediate_exit")
+public func preloadImmediateExit(_ descriptor: Int32, _ value: Int32) {
+    guard case .success(let kernel) = Machine.kernel(),
+        let mapping = try? kernel.map(KernelHandle(rawValue: descriptor), offset: 0, byteCount: 4096)
+    else { return }
+    RunPage(mapping).immediateExit = value != 0
+}
+
 /// Five numbers: CPUID 0x8000001F, and leaf 1 EAX.
 @_cdecl("snpvmm_preload_cpuid")
 public func preloadCPUID(_ index: Int32) -> UInt32 {

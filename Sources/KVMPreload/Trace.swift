@@ -46,7 +46,8 @@ enum Trace {
         case .mmio:
             let mmio = page.mmio
             let data = mmio.isWrite ? " 0x\(hex(mmio.data))" : ""
-            return "\(reason) \(mmio.isWrite ? "write" : "read") 0x\(hex(mmio.physicalAddress)) \(mmio.byteCount)\(data)"
+            return
+                "\(reason) \(mmio.isWrite ? "write" : "read") 0x\(hex(mmio.physicalAddress)) \(mmio.byteCount)\(data)"
         case .internalError:
             return "\(reason) \(page.internalError.kind) " + page.internalError.data.map(hex).joined(separator: " ")
         case .systemEvent:

@@ -215,6 +215,21 @@ import Testing
         #expect(try machine.registers.rax == 7)
     }
 
+    @Test func `IA32_POWER_CTL keeps what it is given, and the guest sees it`() throws {
+        // wrmsr; rdmsr; hlt
+        let machine = try PlainMachine(Self.software.start(), code: [0x0f, 0x30, 0x0f, 0x32, 0xf4])
+        try machine.setRegisters {
+            $0.rcx = 0x1fc
+            $0.rax = 0x1234
+            $0.rdx = 1
+        }
+        #expect(try machine.run() == .halt)
+        #expect(try machine.registers.rax == 0x1234)
+        var get = KVMMSRList.encode(reading: [0x1fc])
+        #expect(try machine.kernel.call(machine.vcpu, .getMSRs, bytes: &get) == 1)
+        #expect(KVMMSRList.decode(get).map(\.data) == [0x1_0000_1234])
+    }
+
     // MARK: Writes that are not exits
 
     @Test func `coalesced writes wait in the ring`() throws {
@@ -237,20 +252,6 @@ import Testing
         try machine.kernel.call(machine.vm, .unregisterCoalescedMMIO, &zone)
         try machine.setRegisters { $0.rbx = 0xb_8000 }
         #expect(try machine.run() == .mmio)
-    }
-
-    @Test func `doorbells and lines want eventfds`() throws {
-        let machine = try PlainMachine(Self.software.start(), code: [0xf4], withIRQChip: true)
-        var doorbell = KVMIOEventFD()
-        (doorbell.address, doorbell.byteCount, doorbell.fd) = (0x1000, 3, 0)
-        #expect(throws: Errno.EINVAL) { try machine.kernel.call(machine.vm, .ioeventfd, &doorbell) }
-        (doorbell.byteCount, doorbell.fd) = (4, -1)
-        #expect(throws: Errno.EBADF) { try machine.kernel.call(machine.vm, .ioeventfd, &doorbell) }
-        var line = KVMIRQFD()
-        line.fd = .max
-        #expect(throws: Errno.EBADF) { try machine.kernel.call(machine.vm, .irqfd, &line) }
-        line.flags = 4
-        #expect(throws: Errno.EINVAL) { try machine.kernel.call(machine.vm, .irqfd, &line) }
     }
 
     // MARK: Descriptors

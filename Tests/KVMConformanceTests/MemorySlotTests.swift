@@ -46,6 +46,9 @@ import Testing
             try fixture.set(0, at: 0, 0x1000, flags: 4)
         }
         #expect(throws: Errno.EINVAL, "slot number") { try fixture.set(0xffff, at: 0, 0x1000) }
+        let count = UInt32(try fixture.kernel.check(fixture.kvm, .memorySlotCount))
+        #expect(throws: Errno.EINVAL, "one slot too many") { try fixture.set(count, at: 0, 0x1000) }
+        try fixture.set(count - 1, at: 0x10_0000, 0x1000)
         #expect(throws: Errno.EINVAL, "delete of an empty slot") { try fixture.set(0, at: 0, 0) }
         try fixture.set(0, at: 0, 0x1000)
     }

@@ -180,6 +180,25 @@ import Testing
         #expect(throws: Errno.E2BIG) { try kernel.call(machine.vcpu, .getMSRs, bytes: &tooMany) }
     }
 
+    /// The development machines' KVM does not know it at all.
+    @Test func `IA32_XSS is known, and nothing but 0`() throws {
+        let machine = try PlainMachine(KernelUnderTest.software.start())
+        var set = KVMMSRList.encode([KVMMSREntry(index: 0xda0, data: 0)])
+        #expect(try machine.kernel.call(machine.vcpu, .setMSRs, bytes: &set) == 1)
+        var refused = KVMMSRList.encode([KVMMSREntry(index: 0xda0, data: 1 << 40)])
+        #expect(try machine.kernel.call(machine.vcpu, .setMSRs, bytes: &refused) == 0)
+        var get = KVMMSRList.encode(reading: [0xda0])
+        #expect(try machine.kernel.call(machine.vcpu, .getMSRs, bytes: &get) == 1)
+        #expect(KVMMSRList.decode(get).map(\.data) == [0])
+    }
+
+    @Test(arguments: KernelUnderTest.all)
+    func `shadow pages can be limited, to no fewer than 64`(_ candidate: KernelUnderTest) throws {
+        let machine = try PlainMachine(candidate.start())
+        #expect(throws: Errno.EINVAL) { try machine.kernel.call(machine.vm, .setMMUPageCount, value: 63) }
+        try machine.kernel.call(machine.vm, .setMMUPageCount, value: 64)
+    }
+
     @Test(arguments: KernelUnderTest.all)
     func `multiprocessor state needs a local APIC to be anything but runnable`(_ candidate: KernelUnderTest) throws {
         let machine = try PlainMachine(candidate.start())

@@ -10,6 +10,8 @@
 int32_t snpvmm_preload_open(int32_t node);  // 0: /dev/kvm, 1: /dev/sev
 int32_t snpvmm_preload_ioctl(int32_t descriptor, uint32_t request, uint64_t argument);
 void snpvmm_preload_close(int32_t descriptor);
+// `immediate_exit` in a vCPU's run page.
+void snpvmm_preload_immediate_exit(int32_t descriptor, int32_t value);
 // What the machine's CPUID says: 0…3 are EAX to EDX of leaf 0x8000001F, 4 is EAX of leaf 1.
 uint32_t snpvmm_preload_cpuid(int32_t which);
 

@@ -85,21 +85,31 @@ final class EventDescriptors: Sendable {
         }
     }
 
-    func removeLine(gsi: UInt32, identity: UInt64) {
-        let removed = state.withLock { state in
+    /// True: it was the last of the GSI that resamples.
+    func removeLine(gsi: UInt32, identity: UInt64) -> Bool {
+        state.withLock { state in
             let removed = state.lines.filter { $0.gsi == gsi && $0.identity == identity }
             state.lines.removeAll { $0.gsi == gsi && $0.identity == identity }
             state.poller?.watch(state.lines.map(\.descriptor))
-            return removed
-        }
-        for line in removed {
-            EventFile.close(line.descriptor)
-            if let resample = line.resample { EventFile.close(resample) }
+            removed.forEach(Self.close)
+            return removed.contains { $0.resample != nil }
+                && !state.lines.contains { $0.gsi == gsi && $0.resample != nil }
         }
     }
 
-    func line(of descriptor: Int32) -> Line? {
-        state.withLock { state in state.lines.first { $0.descriptor == descriptor } }
+    /// Takes the signal of a line's eventfd. Under the lock: a descriptor that was closed may be somebody else's file by
+    /// now.
+    func takeSignal(_ descriptor: Int32) -> Line? {
+        state.withLock { state in
+            guard let line = state.lines.first(where: { $0.descriptor == descriptor }), EventFile.take(descriptor)
+            else { return nil }
+            return line
+        }
+    }
+
+    fileprivate static func close(_ line: Line) {
+        EventFile.close(line.descriptor)
+        if let resample = line.resample { EventFile.close(resample) }
     }
 
     /// The guest has ended an interrupt of this line.
@@ -110,14 +120,12 @@ final class EventDescriptors: Sendable {
 
     /// The VM goes.
     func stop() {
-        let (descriptors, poller) = state.withLock { state in
-            (
-                state.doorbells.map(\.descriptor) + state.lines.map(\.descriptor) + state.lines.compactMap(\.resample),
-                state.poller
-            )
+        state.withLock { state in
+            state.poller?.stop()
+            for doorbell in state.doorbells { EventFile.close(doorbell.descriptor) }
+            state.lines.forEach(Self.close)
+            state = State()
         }
-        poller?.stop()
-        for descriptor in descriptors { EventFile.close(descriptor) }
     }
 }
 
@@ -153,28 +161,28 @@ extension VirtualMachine {
         if argument.flags & ~3 != 0 || argument.gsi >= 4096 { throw .EINVAL }
         let descriptor = Int32(bitPattern: argument.fd)
         if argument.flags & 1 != 0 {
-            events.removeLine(gsi: argument.gsi, identity: try EventFile.identity(descriptor))
+            if events.removeLine(gsi: argument.gsi, identity: try EventFile.identity(descriptor)) {
+                interrupts.withLock { $0.endResampling(of: argument.gsi) }
+            }
             return 0
         }
         let resamples = argument.flags & 2 != 0
         let isAllowed = interrupts.withLock { resamples ? $0.kind == .full : $0.hasLocalAPIC }
         if !isAllowed { throw .EINVAL }
-        let identity = try EventFile.identity(descriptor)
-        var resample: Int32?
-        if resamples {
-            let other = Int32(bitPattern: argument.resampleFD)
-            _ = try EventFile.identity(other)
-            resample = try EventFile.duplicate(other)
-        }
-        let line = EventDescriptors.Line(
-            gsi: argument.gsi, identity: identity, descriptor: try EventFile.duplicate(descriptor), resample: resample)
-        do {
+        var line = EventDescriptors.Line(
+            gsi: argument.gsi, identity: try EventFile.identity(descriptor),
+            descriptor: try EventFile.duplicate(descriptor))
+        do throws(Errno) {
+            if resamples {
+                let other = Int32(bitPattern: argument.resampleFD)
+                _ = try EventFile.identity(other)
+                line.resample = try EventFile.duplicate(other)
+            }
             try events.add(line) { () throws(Errno) in
                 try EventPoller { [weak self] descriptor in self?.raiseLine(of: descriptor) }
             }
         } catch {
-            EventFile.close(line.descriptor)
-            if let resample { EventFile.close(resample) }
+            EventDescriptors.close(line)
             throw error
         }
         if resamples { interrupts.withLock { _ = $0.resampled.insert(argument.gsi) } }
@@ -183,10 +191,11 @@ extension VirtualMachine {
 
     /// An irqfd was signalled: an edge, or a level that lasts until the guest's EOI.
     private func raiseLine(of descriptor: Int32) {
-        guard let line = events.line(of: descriptor), EventFile.take(descriptor) else { return }
+        guard let line = events.takeSignal(descriptor) else { return }
         let now = HostClock.monotonic
         withInterrupts { controller in
-            _ = controller.setLine(gsi: line.gsi, asserted: true, now: now)
+            let source = line.resample == nil ? 0 : InterruptController.resampleSource
+            _ = controller.setLine(gsi: line.gsi, source: source, asserted: true, now: now)
             if line.resample == nil { _ = controller.setLine(gsi: line.gsi, asserted: false, now: now) }
         }
     }

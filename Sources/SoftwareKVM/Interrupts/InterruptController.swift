@@ -28,6 +28,8 @@ struct InterruptController {
     var pic = PIC()
     var pit: PIT?
     private(set) var routes: [UInt32: [InterruptRoute]] = [:]
+    /// Resampling irqfds are a source of their own: nobody else's level falls with the guest's EOI.
+    static let resampleSource = 1
     /// GSIs of irqfds that want to hear of the guest's EOI, and those of them that had one since the last look.
     var resampled: Set<UInt32> = []
     var ended: [UInt32] = []
@@ -51,7 +53,9 @@ struct InterruptController {
     // MARK: Raising
 
     /// KVM_IRQ_LINE. Returns false when no route exists.
-    mutating func setLine(gsi: UInt32, asserted: Bool, now: UInt64) -> Bool {
+    ///
+    /// - Parameter source: Who holds the line up, of those that share it.
+    mutating func setLine(gsi: UInt32, source: Int = 0, asserted: Bool, now: UInt64) -> Bool {
         guard let targets = routes[gsi] else { return false }
         for target in targets {
             switch target {
@@ -59,7 +63,7 @@ struct InterruptController {
                 pic.setLine(input, asserted: asserted)
                 wakeForPIC()
             case .ioapic(let pin):
-                if let message = ioapic.setLine(pin, asserted: asserted) { _ = deliver(message) }
+                if let message = ioapic.setLine(pin, source: source, asserted: asserted) { _ = deliver(message) }
             case .msi(let low, let high, let data):
                 if asserted { _ = deliverMSI(addressLow: low, addressHigh: high, data: data) }
             }
@@ -170,10 +174,26 @@ struct InterruptController {
     private mutating func lower(resampledBy vector: UInt8) {
         for gsi in resampled {
             for case .ioapic(let pin) in routes[gsi] ?? [] where ioapic.awaitsEnd(pin, of: vector) {
-                _ = ioapic.setLine(pin, asserted: false)
+                lowerResampled(gsi)
                 ended.append(gsi)
             }
         }
+    }
+
+    private mutating func lowerResampled(_ gsi: UInt32) {
+        for target in routes[gsi] ?? [] {
+            switch target {
+            case .pic(let input): pic.setLine(input, asserted: false)
+            case .ioapic(let pin): _ = ioapic.setLine(pin, source: Self.resampleSource, asserted: false)
+            case .msi: break
+            }
+        }
+    }
+
+    /// The last irqfd of the line that resamples is gone, and what it has raised with it.
+    mutating func endResampling(of gsi: UInt32) {
+        resampled.remove(gsi)
+        lowerResampled(gsi)
     }
 
     private mutating func interprocessorInterrupt(_ command: UInt32, _ destination: UInt32, from index: Int) {

@@ -18,7 +18,7 @@ extension Capability {
         let protectsState = type == .snp || type == .sevES
         switch self {
         case .irqChip, .userMemory, .setTSSAddress, .extendedCPUID, .clockSource, .mpState, .syncMMU,
-            .destroyMemoryRegionWorks, .joinMemoryRegionsWorks, .pit2, .setIdentityMapAddress,
+            .destroyMemoryRegionWorks, .joinMemoryRegionsWorks, .pit2, .setBootCPUID, .setIdentityMapAddress,
             .internalErrorData, .vcpuEvents, .debugRegisters, .robustSinglestep, .xsave, .xcrs, .tscControl, .getTSCkHz,
             .signalMSI, .enableCapabilityVM, .splitIRQChip, .immediateExit, .sysAttributes, .userMemory2,
             .memoryFaultInfo, .preFaultMemory, .tscDeadlineTimer, .setGuestDebug, .getMSRFeatures, .vapic,
@@ -29,10 +29,12 @@ extension Capability {
         // Routes of KVM_SET_GSI_ROUTING.
         case .irqRouting: return 4096
         case .guestMemfd: return hasPrivateMemory ? 1 : 0
-        case .recommendedVCPUCount: return 1
+        // As many as run at a time.
+        case .recommendedVCPUCount:
+            return Int32(min(GuestGate.hostCapacity, VirtualMachine.maximumVCPUCount))
         case .maximumVCPUCount: return Int32(VirtualMachine.maximumVCPUCount)
         case .maximumVCPUID: return 4096
-        case .memorySlotCount: return 32764
+        case .memorySlotCount: return Int32(GuestMemory.slotLimit)
         // KVM_CLOCK_TSC_STABLE, REALTIME, HOST_TSC.
         case .adjustClock: return 2 | 4 | 8
         case .exitHypercall: return 1 << 12

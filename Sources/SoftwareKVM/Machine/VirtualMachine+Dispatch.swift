@@ -30,6 +30,10 @@ extension VirtualMachine {
         case .enableCapability: return try enableCapability(argument.load())
         case .createIRQChip: return try createIRQChip()
         case .createPIT2: return try createPIT(argument.load())
+        case .setMMUPageCount:
+            // There are no shadow pages here, and KVM takes no fewer than this (KVM_MIN_ALLOC_MMU_PAGES).
+            if argument.number < 64 { throw .EINVAL }
+            return 0
         case .setTSSAddress:
             // Three pages below 4 GiB; AMD processors do not need them.
             if argument.number > 0xffff_ffff - 3 * 4096 { throw .EINVAL }

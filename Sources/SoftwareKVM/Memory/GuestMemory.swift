@@ -75,7 +75,7 @@ final class GuestMemory: Sendable {
     }
 
     /// KVM_MEM_SLOTS_NUM.
-    static let slotLimit: UInt32 = 32767
+    static let slotLimit: UInt32 = 32764
 
     // MARK: Slots [KVM KVM_SET_USER_MEMORY_REGION2]
 

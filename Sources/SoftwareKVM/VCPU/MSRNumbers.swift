@@ -14,6 +14,9 @@ enum MSRNumber {
     static let mtrrDefaultType: UInt32 = 0x2ff
     static let pat: UInt32 = 0x277
     static let tscDeadline: UInt32 = 0x6e0
+    static let powerControl: UInt32 = 0x1fc
+    /// IA32_XSS.
+    static let supervisorStateMask: UInt32 = 0xda0
     static let kvmWallClockOld: UInt32 = 0x11
     static let kvmSystemTimeOld: UInt32 = 0x12
     static let kvmWallClock: UInt32 = 0x4b56_4d00
@@ -39,7 +42,7 @@ enum MSRNumber {
             0x174, 0x175, 0x176, 0xc000_0081, pat, 0xc000_0082, 0xc000_0083, 0xc000_0084, 0xc000_0102, 0xc000_0100,
             0xc000_0101, tsc, 0xc000_0103, efer, kvmWallClock, kvmSystemTime, kvmWallClockOld, kvmSystemTimeOld,
             tscAdjust, tscDeadline, mtrrDefaultType, 0x250, 0x258, 0x259,
-        ] + Array(0x268...0x26f) + Array(variableMTRRs) + [apicBase, miscEnable, hwcr, platformInfo]
+        ] + Array(0x268...0x26f) + Array(variableMTRRs) + [apicBase, miscEnable, powerControl, hwcr, platformInfo]
 
     /// KVM_GET_MSR_FEATURE_INDEX_LIST.
     static let features: [UInt32] = [microcodeRevision, deConfiguration]
@@ -68,6 +71,7 @@ struct EmulatedMSRs {
     /// 0x250, 0x258, 0x259, then 0x268…0x26F.
     var fixedMTRRs: [11 of UInt64] = .init(repeating: 0)
     var miscEnable: UInt64 = 1
+    var powerControl: UInt64 = 0
     /// The TSC counts with the P0 frequency, as firmware sets it.
     var hwcr: UInt64 = 0x0100_0000
     var deConfiguration = MSRNumber.deConfigurationValue

@@ -25,6 +25,9 @@ extension VirtualCPU {
         case MSRNumber.variableMTRRs: return msrs.variableMTRRs[Int(number & 15)]
         case _ where MSRNumber.isFixedMTRR(number): return msrs.fixedMTRRs[EmulatedMSRs.fixedIndex(number)]
         case MSRNumber.miscEnable: return msrs.miscEnable
+        case MSRNumber.powerControl: return msrs.powerControl
+        // No supervisor components, and the VMM may know it of a vCPU without XSAVES.
+        case MSRNumber.supervisorStateMask where hostInitiated: return 0
         case MSRNumber.hwcr: return msrs.hwcr
         case MSRNumber.deConfiguration: return msrs.deConfiguration
         case MSRNumber.kvmWallClock, MSRNumber.kvmWallClockOld: return msrs.wallClock
@@ -87,6 +90,8 @@ extension VirtualCPU {
             for byte in 0..<8 where !EmulatedMSRs.isMemoryType(value >> UInt64(8 * byte)) { return false }
             msrs.fixedMTRRs[EmulatedMSRs.fixedIndex(number)] = value
         case MSRNumber.miscEnable: msrs.miscEnable = value
+        case MSRNumber.powerControl: msrs.powerControl = value
+        case MSRNumber.supervisorStateMask where hostInitiated: return value == 0
         case MSRNumber.hwcr:
             // Linux sets the TSC-frequency bit and toggles errata bits; others are refused as in KVM.
             guard value & ~(0x0100_0058 | Self.mcStatusWrEn) == 0 else { return false }
