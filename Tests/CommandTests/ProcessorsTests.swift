@@ -27,6 +27,14 @@ struct ProcessorsTests {
                 + #"echo right=$(cat /tmp/*.sum | sort | uniq -c | sed 's/ *\([0-9]*\) .*/\1/')="# + "\n")
         let sums = guest.read(until: "right=\(cpus + 1)=", timeoutMilliseconds: Self.patience)
         #expect(sums.found, "\(sums.output)")
+        if technology == "sev-es" {
+            // One goes to an AP reset hold and comes back by another SIPI.
+            guest.write(
+                "o=/sys/devices/system/cpu/cpu1/online; echo 0 > $o; a=$(cat $o); echo 1 > $o; "
+                    + "echo back=$a$(cat $o)$(taskset -c 1 echo here)=\n")
+            let back = guest.read(until: "back=01here=", timeoutMilliseconds: Self.patience)
+            #expect(back.found, "\(back.output)")
+        }
         guest.write("poweroff -f\n")
         while guest.read(timeoutMilliseconds: Self.patience) != nil {}
         #expect(guest.wait().ending == .exited(0))
