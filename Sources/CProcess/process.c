@@ -266,6 +266,17 @@ int64_t file_read(int32_t descriptor, uint64_t address, uint64_t byte_count) {
     return (int64_t)done;
 }
 
+int64_t file_read_at(int32_t descriptor, uint64_t address, uint64_t byte_count, uint64_t offset) {
+    uint64_t done = 0;
+    while (done < byte_count) {
+        ssize_t count = pread(descriptor, (char *)(uintptr_t)address + done, byte_count - done, (off_t)(offset + done));
+        if (count > 0) done += (uint64_t)count;
+        else if (count == 0) break;
+        else if (errno != EINTR) return -errno;
+    }
+    return (int64_t)done;
+}
+
 int32_t file_write(int32_t descriptor, uint64_t address, uint64_t byte_count) {
     const char *bytes = (const char *)(uintptr_t)address;
     while (byte_count > 0) {

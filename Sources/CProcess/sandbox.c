@@ -165,6 +165,12 @@ int32_t sandbox_filter(uint32_t rights) {
     allow_if_equal(&program, PR_SET_NAME);
     end_if(&program, jump);
 
+    /* Where the calling thread runs, and no other one: a vCPU's is put where it belongs. */
+    jump = begin_if(&program, SYS_sched_setaffinity);
+    load(&program, argument(0));
+    allow_if_equal(&program, 0);
+    end_if(&program, jump);
+
     jump = begin_if(&program, SYS_ioctl);
     load(&program, argument(1));
     if (rights & SANDBOX_TERMINAL) {

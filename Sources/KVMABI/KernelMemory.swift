@@ -52,8 +52,40 @@ public final class KernelMapping: Sendable {
         return unsafe KernelMapping(address: address, byteCount: byteCount) { _ = ckvm_unmap(address, length) }
     }
 
+    /// As ``anonymous(byteCount:)``, of the huge pages that the host has set aside (`vm.nr_hugepages`).
+    ///
+    /// - Throws: `EINVAL` unless the length is a multiple of their size, `ENOMEM` when there are not enough of them.
+    public static func hugePages(byteCount: Int) throws(Errno) -> KernelMapping {
+        guard let length = UInt64(exactly: byteCount) else { throw .EINVAL }
+        var error: Int32 = 0
+        let address = unsafe ckvm_map_huge_pages(length, &error)
+        guard address != 0 else { throw Errno(rawValue: error) }
+        // SAFETY: as above.
+        return unsafe KernelMapping(address: address, byteCount: byteCount) { _ = ckvm_unmap(address, length) }
+    }
+
     /// Asks for huge pages behind the mapping: an advice, which a kernel without them ignores.
     public func adviseHugePages() { _ = ckvm_advise_huge_pages(address, UInt64(byteCount)) }
+
+    /// Asks for pages of the usual size: an advice, too.
+    public func adviseSmallPages() { _ = ckvm_advise_small_pages(address, UInt64(byteCount)) }
+
+    /// From here on pages of the mapping come from this NUMA node of the host, and from no other.
+    ///
+    /// - Throws: `EINVAL` for a node that the host has not, `ENOSYS` from a kernel without NUMA.
+    public func bind(toNode node: UInt32) throws(Errno) {
+        try OwnProcess.check(ckvm_bind_memory(address, UInt64(byteCount), node))
+    }
+
+    /// Makes the pages of a part of ``anonymous(byteCount:)`` memory, whose contents stay as they are.
+    ///
+    /// - Parameter threadCount: Threads that share the work, the calling one included; at most 64.
+    /// - Throws: `ENOMEM` when the host, or the node that the memory is bound to, has no more.
+    public func populate(offset: Int, byteCount: Int, threadCount: Int) throws(Errno) {
+        precondition(contains(offset, byteCount), "populate outside the mapping")
+        try OwnProcess.check(
+            ckvm_populate(address + UInt64(offset), UInt64(byteCount), UInt32(clamping: threadCount)))
+    }
 
     /// Gives whole pages of ``anonymous(byteCount:)`` memory back to the host; they read as zeroes afterwards.
     ///
@@ -293,6 +325,28 @@ public func withKernelAddress<Result, Failure: Error>(
     // SAFETY: as above.
     unsafe try bytes.withUnsafeMutableBufferPointer { (buffer) throws(Failure) -> Result in
         unsafe try body(address(of: UnsafeRawPointer(buffer.baseAddress)))
+    }
+}
+
+extension [UInt8] {
+    /// An array that somebody writes at an address, as the kernel does when a file is read: nothing is cleared before.
+    ///
+    /// - Parameters:
+    ///   - count: The array's length.
+    ///   - fill: Writes bytes from the address on, at most `count`, and gives their number; the rest is zero.
+    public init(count: Int, filledBy fill: (UInt64) -> Int) {
+        // SAFETY: the buffer has room for `count` bytes; all of them are initialised when the closure returns.
+        unsafe self.init(unsafeUninitializedCapacity: count) { buffer, initialized in
+            guard count > 0, let start = buffer.baseAddress else { return }
+            let first = unsafe address(of: UnsafeRawPointer(start))
+            // An image of many megabytes comes in few pages. An advice; the kernel wants its start at a page.
+            let page = UInt64(KVM.pageByteCount)
+            let aligned = (first + page - 1) & ~(page - 1)
+            if count >= 4 << 20 { _ = ckvm_advise_huge_pages(aligned, (first + UInt64(count) - aligned) & ~(page - 1)) }
+            let filled = Swift.max(0, Swift.min(count, fill(first)))
+            unsafe (start + filled).initialize(repeating: 0, count: count - filled)
+            initialized = count
+        }
     }
 }
 

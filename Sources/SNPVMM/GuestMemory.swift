@@ -39,14 +39,15 @@ final class GuestMemory: Sendable {
     /// Creates one slot per range, lowest first, and for an SNP guest marks all of it private: a range must be private
     /// before it can be launched.
     init(
-        kernel: any HostKernel, vm: KernelHandle, ranges: [Range<UInt64>], technology: GuestTechnology?
+        kernel: any HostKernel, vm: KernelHandle, ranges: [Range<UInt64>], technology: GuestTechnology?,
+        placement: MemoryPlacement = MemoryPlacement()
     ) throws(VMMError) {
         self.kernel = kernel
         self.vm = vm
         isEncryptedInPlace = technology == .sev || technology == .sevES
         var slots: [Slot] = []
         for (number, range) in ranges.sorted(by: { $0.lowerBound < $1.lowerBound }).enumerated() {
-            slots.append(try Self.makeSlot(UInt32(number), range, kernel, vm, technology))
+            slots.append(try Self.makeSlot(UInt32(number), range, kernel, vm, technology, placement))
         }
         self.slots = slots
         if technology == .snp {
@@ -60,7 +61,7 @@ final class GuestMemory: Sendable {
 
     private static func makeSlot(
         _ number: UInt32, _ range: Range<UInt64>, _ kernel: any HostKernel, _ vm: KernelHandle,
-        _ technology: GuestTechnology?
+        _ technology: GuestTechnology?, _ placement: MemoryPlacement
     ) throws(VMMError) -> Slot {
         let byteCount = range.upperBound - range.lowerBound
         let step = "give the guest its memory"
@@ -68,11 +69,7 @@ final class GuestMemory: Sendable {
         guard let mappedByteCount = Int(exactly: byteCount) else {
             throw VMMError(step: step, request: "mmap", context: context, errno: .ENOMEM)
         }
-        let shared = try request(step, "mmap", context) { () throws(Errno) in
-            try kernel.map(.anonymous, offset: 0, byteCount: mappedByteCount)
-        }
-        // Memory without encryption is moved in no small pieces.
-        if technology == nil { shared.adviseHugePages() }
+        let shared = try placement.map(mappedByteCount, for: technology, on: kernel, step, context)
         guard technology == .snp else {
             let region = KVMUserspaceMemoryRegion(
                 slot: number, guestPhysicalAddress: range.lowerBound, memoryByteCount: byteCount,
@@ -104,11 +101,13 @@ final class GuestMemory: Sendable {
     /// Tells the kernel that all of this memory is a SEV guest's: it pins the pages and writes its caches back
     /// [KVM KVM_MEMORY_ENCRYPT_REG_REGION]. Must come before the memory is encrypted.
     func registerEncrypted() throws(VMMError) {
+        // All of it counts as locked; a privileged process need not heed the limit, so only the kernel can say no.
+        let limit = OwnProcess.raiseMemoryLockLimit().map { readable(byteCount: $0) } ?? "any amount"
         for slot in slots {
             let byteCount = slot.range.upperBound - slot.range.lowerBound
             try request(
                 "register the guest's memory", "KVM_MEMORY_ENCRYPT_REG_REGION",
-                "\(readable(byteCount: byteCount)) at \(hex(slot.range.lowerBound))"
+                "\(readable(byteCount: byteCount)) at \(hex(slot.range.lowerBound)); this process may lock \(limit)"
             ) { () throws(Errno) in
                 try kernel.call(
                     vm, .memoryEncryptRegisterRegion,

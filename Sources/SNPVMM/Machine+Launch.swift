@@ -39,6 +39,12 @@ extension Machine {
                 finding: "policy \(hex(configuration.plan.policy)), expected 32 bits",
                 likelyCause: "an SNP guest policy", nextStep: "pass a SEV policy with --policy, for example 0x1")
         }
+        if technology == .snp, configuration.memoryPlacement.pages == .reservedHuge {
+            return VMMError(
+                .usage, step: "give the guest its memory", request: "MAP_HUGETLB", finding: "an SNP guest",
+                likelyCause: "its pages change sides one by one, which reserved huge pages cannot",
+                nextStep: "leave reserved huge pages out: its private memory would not be in them")
+        }
         return nil
     }
 

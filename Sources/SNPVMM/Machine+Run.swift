@@ -75,10 +75,10 @@ extension Machine {
             state.counts = nil
         }
         let others = DispatchGroup()
-        for (id, processor) in processors.enumerated().dropFirst() {
-            DispatchQueue(label: "vCPU \(id)").async(group: others) { self.run(processor, since: start) }
+        for id in processors.indices.dropFirst() {
+            DispatchQueue(label: "vCPU \(id)").async(group: others) { self.runProcessor(id, since: start) }
         }
-        run(processors[0], since: start)
+        runProcessor(0, since: start)
         others.wait()
         let end = ContinuousClock.now
         return runState.withLock { state in
@@ -93,17 +93,35 @@ extension Machine {
     }
 
     /// Runs one vCPU on the calling thread until the run ends, and ends it for the others when this one says so.
-    private func run(_ processor: VCPU, since start: ContinuousClock.Instant) {
+    private func runProcessor(_ id: Int, since start: ContinuousClock.Instant) {
         let thread = pthread_self()
         runState.withLock { $0.runners.append(thread) }
         var counts = ExitCounts(start: start)
-        let outcome = runUntilEnd(processor, &counts)
+        // The thread is not this machine's for ever.
+        let others = processorAffinity[id] == nil ? nil : try? OwnProcess.processors()
+        let outcome = place(id) ?? runUntilEnd(processors[id], &counts)
+        if let others { try? OwnProcess.run(on: others) }
         runState.withLock { state in
             state.runners.removeAll { pthread_equal($0, thread) != 0 }
             if state.counts?.add(counts) == nil { state.counts = counts }
             if state.outcome == nil { state.outcome = outcome }
         }
         interruptAll()
+    }
+
+    /// Puts the calling thread where this vCPU belongs.
+    /// - Returns: How the run ends when that cannot be.
+    private func place(_ id: Int) -> RunOutcome? {
+        guard let wanted = processorAffinity[id] else { return nil }
+        do {
+            try OwnProcess.run(on: wanted)
+            return nil
+        } catch {
+            return .failed(
+                VMMError(
+                    step: "run vCPU \(id) on processors of the host", request: "sched_setaffinity",
+                    context: wanted.map(String.init).joined(separator: ", "), errno: error))
+        }
     }
 
     /// Ends ``run()`` from another thread, at the next instruction boundary or at once when the guest sleeps.

@@ -32,6 +32,11 @@ public struct MachineConfiguration: Sendable {
     public var certificateTable: (@Sendable () -> [UInt8]?)?
     /// Behind the virtio-mmio slots, first to first; at most ``Machine/maximumDeviceCount``. Nothing measured depends on them.
     public var devices: [any VirtioDevice]
+    /// Where the guest's memory comes from.
+    public var memoryPlacement = MemoryPlacement()
+    /// The host's processors that a vCPU's thread may run on, by the vCPU's index. The calling thread of ``Machine/run()``, which
+    /// runs the boot processor, gets its own back afterwards.
+    public var processorAffinity: [Int: [Int]] = [:]
     /// Makes it a bare machine, for images that bring their own everything; a plain one only.
     public var bare: BareMachineConfiguration?
 
@@ -82,6 +87,7 @@ public final class Machine: Sendable {
     public let measurement: SEVMeasurement?
     let runState = Mutex(RunState())
     let certificateTable: (@Sendable () -> [UInt8]?)?
+    let processorAffinity: [Int: [Int]]
     /// Nil for a plain VM. Kept open: the kernel remembers the descriptor, and guest requests need it.
     private let sevChannel: SEVChannel?
 
@@ -143,8 +149,11 @@ public final class Machine: Sendable {
         let memory = try steps.record(
             .memory, "memory", detail: readable(byteCount: configuration.memoryByteCount)
         ) { () throws(VMMError) in
-            try GuestMemory(kernel: kernel, vm: vm, ranges: ranges, technology: technology)
+            try GuestMemory(
+                kernel: kernel, vm: vm, ranges: ranges, technology: technology,
+                placement: configuration.memoryPlacement)
         }
+        try memory.populate(configuration.memoryPlacement, steps)
         let processors = try steps.record(.processors, "processors", detail: "\(plan.processors.count)") {
             () throws(VMMError) in
             var processors: [VCPU] = []
@@ -179,6 +188,7 @@ public final class Machine: Sendable {
         self.processors = processors
         sevChannel = channel
         certificateTable = configuration.certificateTable
+        processorAffinity = configuration.processorAffinity
         launchPhases = steps.phases
         launchedMap = map
 

@@ -30,6 +30,7 @@ struct Run: ParsableCommand {
     @OptionGroup var guest: GuestOptions
     @OptionGroup(title: "Guest owner") var owner: LaunchOwnerOptions
     @OptionGroup(title: "Devices") var deviceOptions: DeviceOptions
+    @OptionGroup(title: "Place on the host") var placement: PlacementOptions
     @Option(
         help: ArgumentHelp(
             "Certificates that an SNP guest finds beside its report: a folder, PEM or DER files, or a certificate table. "
@@ -171,6 +172,9 @@ struct Run: ParsableCommand {
         let technology = guest.confidential.technology
         // What depends on the command line alone comes first: its errors need no host.
         var description = try guest.machine()
+        try placement.check(technology, processorCount: guest.cpus, memoryByteCount: description.memoryByteCount)
+        let affinity = try placement.processorAffinity(processorCount: guest.cpus)
+        try placement.bindThisProcess()
         let identity = try guest.identity()
         let source = try GuestSource(guest)
         // Safe: `machine()` has checked that a SEV policy has 32 bits.
@@ -221,16 +225,15 @@ struct Run: ParsableCommand {
                     reporter.say("note: the ID block was made for another launch digest, \(block.launchDigest)")
                 }
             }
-            let bare = try bareMachine()
+            var configuration = MachineConfiguration(
+                technology: technology, memoryByteCount: description.memoryByteCount, plan: plan,
+                cpuid: description.cpuid, identity: identity, certificateTable: certificateTable, devices: devices,
+                bare: try bareMachine())
+            configuration.memoryPlacement = placement.memoryPlacement()
+            configuration.processorAffinity = affinity
             do {
                 return try Machine(
-                    host: host,
-                    configuration: MachineConfiguration(
-                        technology: technology, memoryByteCount: description.memoryByteCount, plan: plan,
-                        cpuid: description.cpuid, identity: identity, certificateTable: certificateTable,
-                        devices: devices,
-                        bare: bare),
-                    owner: owner, console: { console.write($0) },
+                    host: host, configuration: configuration, owner: owner, console: { console.write($0) },
                     observe: {
                         reporter.hear($0)
                         record.hear($0)

@@ -34,7 +34,30 @@ int32_t ckvm_discard(uint64_t address, uint64_t byte_count);
 // Asks for huge pages, where the kernel has them. 0 or -errno.
 int32_t ckvm_advise_huge_pages(uint64_t address, uint64_t byte_count);
 
-// Unmaps what one of the two gave. 0 or -errno.
+// Asks for pages of the usual size. 0 or -errno.
+int32_t ckvm_advise_small_pages(uint64_t address, uint64_t byte_count);
+
+// Maps zeroed private memory of the host's reserved huge pages. The address, or 0 with *error = errno.
+uint64_t ckvm_map_huge_pages(uint64_t byte_count, int32_t *_Nonnull error);
+
+// The pages of this range come from one NUMA node (below 1024) and no other. 0 or -errno.
+int32_t ckvm_bind_memory(uint64_t address, uint64_t byte_count, uint32_t node);
+
+// The same for what the calling thread, and those that it makes, will get from now on. 0 or -errno.
+int32_t ckvm_bind_thread_memory(uint32_t node);
+
+// Makes every page of anonymous memory, on so many threads. Contents stay. 0 or -errno.
+int32_t ckvm_populate(uint64_t address, uint64_t byte_count, uint32_t thread_count);
+
+// The processors that the calling thread may run on: bits of the CKVM_PROCESSOR_BYTES bytes at `address`, lowest first.
+#define CKVM_PROCESSOR_BYTES 128
+int32_t ckvm_get_processors(uint64_t address);
+int32_t ckvm_set_processors(uint64_t address);
+
+// Raises this process's limit on locked memory as far as it may, and gives the limit in bytes; all ones for none.
+uint64_t ckvm_raise_memory_lock_limit(void);
+
+// Unmaps what one of the maps gave. 0 or -errno.
 int32_t ckvm_unmap(uint64_t address, uint64_t byte_count);
 
 // A file in memory of so many zeros, close-on-exec. A descriptor or -errno.

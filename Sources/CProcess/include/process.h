@@ -43,6 +43,9 @@ int64_t file_byte_count(int32_t descriptor);
 /* Reads up to `byte_count` bytes; fewer only at the end of the file. */
 int64_t file_read(int32_t descriptor, uint64_t address, uint64_t byte_count);
 
+/* The same from an offset on. */
+int64_t file_read_at(int32_t descriptor, uint64_t address, uint64_t byte_count, uint64_t offset);
+
 /* Writes all of the bytes, waiting as long as it takes. Returns 0 or a negated errno. */
 int32_t file_write(int32_t descriptor, uint64_t address, uint64_t byte_count);
 

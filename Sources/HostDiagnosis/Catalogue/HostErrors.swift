@@ -262,5 +262,21 @@ extension ErrorCatalogue {
         row(
             "mmap", .EAGAIN, .hostCannot, "the limit on locked memory, where mappings are locked from the start",
             check: "ulimit -l", "raise the limit (ulimit -l unlimited)"),
+        row(
+            "MAP_HUGETLB", .ENOMEM, .hostCannot, "fewer reserved huge pages are free than the guest's RAM has",
+            check: "grep Huge /proc/meminfo", "raise vm.nr_hugepages, or use --huge-pages on"),
+        row(
+            "mbind", .EINVAL, .hostCannot, "the host has no such NUMA node, or none of its memory is for this process",
+            check: "cat /sys/devices/system/node/has_memory", "choose another --numa-node"),
+        row(
+            "mbind", .ENOSYS, .hostCannot, "a kernel built without NUMA", check: "ls /sys/devices/system/node",
+            "leave --numa-node out"),
+        row(
+            "MADV_POPULATE_WRITE", .ENOMEM, .hostCannot,
+            "the host, or the NUMA node, has less free memory than the guest's RAM",
+            check: "free -m; numactl --hardware", "use a smaller --memory or another --numa-node"),
+        row(
+            "sched_setaffinity", .EINVAL, .hostCannot, "none of these processors is there for this process",
+            check: "cat /sys/devices/system/cpu/online; taskset -p $$", "choose others for --cpu-affinity"),
     ]
 }
