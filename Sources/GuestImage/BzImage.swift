@@ -27,11 +27,14 @@ public struct BzImage: Sendable {
 
     static func recognises(_ file: ImageBytes) -> Bool { file.has(Array("HdrS".utf8), at: 0x202) }
 
+    /// The same, of a file in memory.
+    public init(_ bytes: [UInt8]) throws(ImageError) { try self.init(ImageSource(bytes)) }
+
     /// Reads and checks the setup header.
     ///
     /// - Throws: ``ImageError``. Bytes after the protected-mode part (a signature, a checksum) are not an error.
-    public init(_ bytes: [UInt8]) throws(ImageError) {
-        let file = ImageBytes(bytes, as: Self.subject)
+    public init(_ source: ImageSource) throws(ImageError) {
+        let file = ImageBytes(source, as: Self.subject)
         guard Self.recognises(file) else {
             throw file.malformed(
                 "header", at: 0x202, expected: "\"HdrS\"", found: "other bytes", category: .unrecognised)

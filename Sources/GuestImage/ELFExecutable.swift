@@ -29,11 +29,14 @@ public struct ELFExecutable: Sendable {
 
     static func recognises(_ file: ImageBytes) -> Bool { file.has([0x7f, 0x45, 0x4c, 0x46], at: 0) }
 
+    /// The same, of a file in memory.
+    public init(_ bytes: [UInt8]) throws(ImageError) { try self.init(ImageSource(bytes)) }
+
     /// Reads and checks the headers.
     ///
     /// `e_entry` may be physical (as in vmlinux) or virtual; a virtual one is translated by the segment that holds it.
-    public init(_ bytes: [UInt8]) throws(ImageError) {
-        let file = ImageBytes(bytes, as: Self.subject)
+    public init(_ source: ImageSource) throws(ImageError) {
+        let file = ImageBytes(source, as: Self.subject)
         guard Self.recognises(file) else {
             throw file.malformed(
                 "e_ident", at: 0, expected: "\"\\x7fELF\"", found: "other bytes", category: .unrecognised)

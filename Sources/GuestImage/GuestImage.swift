@@ -11,28 +11,31 @@ public enum GuestImage: Sendable {
     /// A list of directives for loaders, to be measured.
     case igvm(IGVMFile)
 
+    /// The same, of a file in memory.
+    public static func identify(_ bytes: [UInt8]) throws(ImageError) -> GuestImage { try identify(ImageSource(bytes)) }
+
     /// Recognises and parses an image. The file's name plays no part.
     ///
     /// A Debian kernel is a PE file too (its EFI stub); only one with a section `.linux` is a UKI.
     /// - Throws: ``ImageError`` of category `unrecognised` for a file of no known kind, with what it seems to be; other
     ///   categories for a file of a known kind that cannot be used.
-    public static func identify(_ bytes: [UInt8]) throws(ImageError) -> GuestImage {
-        let file = ImageBytes(bytes, as: "image")
-        if IGVMFile.recognises(file) { return .igvm(try IGVMFile(bytes)) }
-        if ELFExecutable.recognises(file) { return .kernel(.elf(try ELFExecutable(bytes))) }
+    public static func identify(_ source: ImageSource) throws(ImageError) -> GuestImage {
+        let file = ImageBytes(source, as: "image")
+        if IGVMFile.recognises(file) { return .igvm(try IGVMFile(source.whole)) }
+        if ELFExecutable.recognises(file) { return .kernel(.elf(try ELFExecutable(source))) }
         let isBzImage = BzImage.recognises(file)
         if PEImage.recognises(file) {
-            let names = (try? PEImage(bytes))?.sections.map(\.name) ?? []
-            if !isBzImage || names.contains(".linux") { return .unifiedKernelImage(try UnifiedKernelImage(bytes)) }
+            let names = (try? PEImage(source))?.sections.map(\.name) ?? []
+            if !isBzImage || names.contains(".linux") { return .unifiedKernelImage(try UnifiedKernelImage(source)) }
         }
-        if isBzImage { return .kernel(.bzImage(try BzImage(bytes))) }
-        if FirmwareImage.recognises(file) { return .firmware(try FirmwareImage(bytes)) }
+        if isBzImage { return .kernel(.bzImage(try BzImage(source))) }
+        if FirmwareImage.recognises(file) { return .firmware(try FirmwareImage(source.whole)) }
         throw ImageError(
             .unrecognised, attempt: "recognise the image",
             expected:
                 "a UKI (PE with .linux), a bzImage, an ELF vmlinux, a firmware image with a GUIDed table or an IGVM "
                 + "file",
-            found: describe(bytes), likelyCause: "the wrong file, or one that is damaged or packed",
+            found: describe(source.whole), likelyCause: "the wrong file, or one that is damaged or packed",
             nextStep: "give one of these kinds; an initrd belongs to --initrd beside --kernel")
     }
 

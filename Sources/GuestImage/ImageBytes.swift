@@ -2,16 +2,24 @@
 
 /// A file that nobody has checked yet. Reads outside it throw, they never trap.
 struct ImageBytes: Sendable {
-    let bytes: [UInt8]
+    let source: ImageSource
+    /// The first bytes, which most headers are in.
+    private let head: [UInt8]
     /// What the file claims to be, for messages: "bzImage".
     let subject: String
 
-    init(_ bytes: [UInt8], as subject: String) {
-        self.bytes = bytes
+    init(_ source: ImageSource, as subject: String) {
+        self.source = source
+        head = source.head
         self.subject = subject
     }
 
-    var count: UInt64 { UInt64(bytes.count) }
+    init(_ bytes: [UInt8], as subject: String) { self.init(ImageSource(bytes), as: subject) }
+
+    /// All of it.
+    var bytes: [UInt8] { source.whole }
+
+    var count: UInt64 { source.byteCount }
 
     /// The integer at `offset`.
     func integer<T: FixedWidthInteger & UnsignedInteger>(
@@ -19,7 +27,7 @@ struct ImageBytes: Sendable {
     ) throws(ImageError) -> T {
         let range = try range(at: offset, byteCount: UInt64(T.bitWidth / 8), field)
         var value: T = 0
-        for index in range.reversed() { value = (value &<< 8) | T(truncatingIfNeeded: bytes[index]) }
+        for byte in part(range).reversed() { value = (value &<< 8) | T(truncatingIfNeeded: byte) }
         return value
     }
 
@@ -28,19 +36,27 @@ struct ImageBytes: Sendable {
         at offset: UInt64, byteCount: UInt64, _ field: String, paddedToPage: Bool = false
     ) throws(ImageError) -> [UInt8] {
         let range = try range(at: offset, byteCount: byteCount, field)
-        guard paddedToPage else { return Array(bytes[range]) }
-        let whole = Int(pageAlignedUp(byteCount))
-        var copy: [UInt8] = []
-        copy.reserveCapacity(whole)
-        copy += bytes[range]
-        copy += repeatElement(0, count: whole - range.count)
-        return copy
+        return source.read(
+            at: UInt64(range.lowerBound), byteCount: range.count,
+            paddedTo: paddedToPage ? Int(pageAlignedUp(byteCount)) : 0)
+    }
+
+    /// The bytes `offset ..< offset + byteCount` as a source of their own.
+    func part(at offset: UInt64, byteCount: UInt64, _ field: String) throws(ImageError) -> ImageSource {
+        let range = try range(at: offset, byteCount: byteCount, field)
+        return source.part(UInt64(range.lowerBound)..<UInt64(range.upperBound))
     }
 
     /// True when the bytes at `offset` are there and equal `expected`.
     func has(_ expected: [UInt8], at offset: UInt64) -> Bool {
         guard offset <= count, count - offset >= UInt64(expected.count) else { return false }
-        return bytes[Int(offset)..<Int(offset) + expected.count].elementsEqual(expected)
+        return part(Int(offset)..<Int(offset) + expected.count).elementsEqual(expected)
+    }
+
+    /// A few bytes, which are inside.
+    private func part(_ range: Range<Int>) -> ArraySlice<UInt8> {
+        if range.upperBound <= head.count { return head[range] }
+        return source.read(at: UInt64(range.lowerBound), byteCount: range.count)[...]
     }
 
     /// A range of indices, after the check that all of it is in the file.

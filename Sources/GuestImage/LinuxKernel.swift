@@ -5,18 +5,21 @@ public enum LinuxKernel: Sendable {
     case bzImage(BzImage)
     case elf(ELFExecutable)
 
+    /// The same, of a file in memory.
+    public init(_ bytes: [UInt8]) throws(ImageError) { try self.init(ImageSource(bytes)) }
+
     /// Recognises the form by content.
-    public init(_ bytes: [UInt8]) throws(ImageError) {
-        let file = ImageBytes(bytes, as: "kernel")
+    public init(_ source: ImageSource) throws(ImageError) {
+        let file = ImageBytes(source, as: "kernel")
         if ELFExecutable.recognises(file) {
-            self = .elf(try ELFExecutable(bytes))
+            self = .elf(try ELFExecutable(source))
         } else if BzImage.recognises(file) {
-            self = .bzImage(try BzImage(bytes))
+            self = .bzImage(try BzImage(source))
         } else {
             throw ImageError(
                 .unrecognised, attempt: "recognise the kernel",
                 expected: "a bzImage (\"HdrS\" at 0x202) or an ELF file",
-                found: GuestImage.describe(bytes),
+                found: GuestImage.describe(source.whole),
                 likelyCause: "the file is not a kernel, or a compressed one that has to be unpacked first",
                 nextStep: "give /boot/vmlinuz-… or an uncompressed vmlinux")
         }

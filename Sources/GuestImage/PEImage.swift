@@ -28,12 +28,15 @@ public struct PEImage: Sendable {
         return file.has([0x50, 0x45, 0, 0], at: UInt64(offset))
     }
 
+    /// The same, of a file in memory.
+    public init(_ bytes: [UInt8]) throws(ImageError) { try self.init(ImageSource(bytes)) }
+
     /// Reads the section table.
     ///
     /// - Throws: ``ImageError``; a section that reaches beyond the file is refused only when it is one of ours
     ///   (``bytes(of:in:)``).
-    public init(_ bytes: [UInt8]) throws(ImageError) {
-        let file = ImageBytes(bytes, as: Self.subject)
+    public init(_ source: ImageSource) throws(ImageError) {
+        let file = ImageBytes(source, as: Self.subject)
         guard file.has([0x4d, 0x5a], at: 0) else {
             throw file.malformed("e_magic", at: 0, expected: "\"MZ\"", found: "other bytes", category: .unrecognised)
         }
@@ -73,8 +76,8 @@ public struct PEImage: Sendable {
         self.sections = sections
     }
 
-    /// The bytes of a section, copied out of the file the table was read from.
-    func bytes(of section: Section, in file: ImageBytes) throws(ImageError) -> [UInt8] {
+    /// The bytes of a section, in the file the table was read from.
+    func source(of section: Section, in file: ImageBytes) throws(ImageError) -> ImageSource {
         guard section.byteCount <= section.rawByteCount else {
             throw file.malformed(
                 "section \(section.name)", at: section.fileOffset,
@@ -82,6 +85,6 @@ public struct PEImage: Sendable {
                 found: "VirtualSize \(section.byteCount)",
                 cause: "the section was made larger than its contents", next: "make the image again")
         }
-        return try file.copy(at: section.fileOffset, byteCount: section.byteCount, "section \(section.name)")
+        return try file.part(at: section.fileOffset, byteCount: section.byteCount, "section \(section.name)")
     }
 }

@@ -16,16 +16,19 @@ public struct UnifiedKernelImage: Sendable {
 
     static let subject = "unified kernel image"
 
+    /// The same, of a file in memory.
+    public init(_ bytes: [UInt8]) throws(ImageError) { try self.init(ImageSource(bytes)) }
+
     /// Takes a UKI apart.
     ///
     /// - Throws: ``ImageError`` when there is no `.linux`, a section is there twice, or one reaches beyond the file.
-    public init(_ bytes: [UInt8]) throws(ImageError) {
-        let image = try PEImage(bytes)
-        let file = ImageBytes(bytes, as: Self.subject)
+    public init(_ source: ImageSource) throws(ImageError) {
+        let image = try PEImage(source)
+        let file = ImageBytes(source, as: Self.subject)
         sectionNames = image.sections.map(\.name)
         let base = image.sections.prefix { $0.name != ".profile" }
 
-        func section(_ name: String) throws(ImageError) -> [UInt8]? {
+        func section(_ name: String) throws(ImageError) -> ImageSource? {
             let found = base.filter { $0.name == name }
             guard found.count <= 1 else {
                 throw file.malformed(
@@ -34,7 +37,7 @@ public struct UnifiedKernelImage: Sendable {
                     next: "make the image again from the stub")
             }
             guard let only = found.first else { return nil }
-            return try image.bytes(of: only, in: file)
+            return try image.source(of: only, in: file)
         }
         guard let linux = try section(".linux") else {
             throw ImageError(
@@ -45,8 +48,8 @@ public struct UnifiedKernelImage: Sendable {
                 nextStep: "give a UKI, or a kernel with --kernel")
         }
         kernel = try LinuxKernel(linux)
-        initrd = try section(".initrd") ?? []
-        var line = try section(".cmdline") ?? []
+        initrd = try section(".initrd")?.whole ?? []
+        var line = try section(".cmdline")?.whole ?? []
         while let last = line.last, last == 0 || last == 0x0a || last == 0x0d || last == 0x20 { line.removeLast() }
         commandLine = line
     }

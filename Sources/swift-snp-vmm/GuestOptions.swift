@@ -269,13 +269,13 @@ enum GuestSource {
             return
         }
         if let path = options.kernel {
-            let kernel = try LinuxKernel(try InputFile(path: path).read(as: "the kernel"))
+            let kernel = try InputFile(path: path).image(as: "the kernel") { try LinuxKernel($0) }
             self = .direct(
                 BootPayload(kernel: kernel, initrd: initrd ?? [], commandLine: commandLine ?? fallback),
                 form: kernel.formName)
             return
         }
-        let image = try GuestImage.identify(try InputFile(path: options.image ?? "").read(as: "the image"))
+        let image = try InputFile(path: options.image ?? "").image(as: "the image") { try GuestImage.identify($0) }
         switch image {
         case .unifiedKernelImage(let uki):
             self = .direct(

@@ -5,6 +5,7 @@ import CProcess
 import GuestImage
 import KVMABI
 import SNPVMM
+import Synchronization
 
 /// A file given on the command line.
 struct InputFile {
@@ -17,24 +18,71 @@ struct InputFile {
     ///
     /// - Parameter purpose: "the kernel", for messages.
     func read(as purpose: String) throws(CommandFailure) -> [UInt8] {
-        let descriptor = withPath { file_open($0) }
-        guard descriptor >= 0 else { throw failure(purpose, Errno(rawValue: -descriptor)) }
-        defer { file_close(descriptor) }
-        let byteCount = file_byte_count(descriptor)
-        guard byteCount >= 0 else { throw failure(purpose, Errno(rawValue: Int32(truncatingIfNeeded: -byteCount))) }
-        guard byteCount <= Self.maximumByteCount else {
-            throw CommandFailure(
-                status: .badInput,
-                message: "could not read \(purpose) from \(path): \(byteCount) bytes, expected at most "
-                    + "\(Self.maximumByteCount). Likely cause: a disk image in its place. Next step: give the right file."
-            )
-        }
-        var bytes = [UInt8](repeating: 0, count: Int(byteCount))
-        let count = withKernelAddress(ofMutable: &bytes) { file_read(descriptor, $0, UInt64(byteCount)) }
-        guard count >= 0 else { throw failure(purpose, Errno(rawValue: Int32(truncatingIfNeeded: -count))) }
+        let file = try OpenFile(self, purpose)
+        let bytes = file.read(at: 0, byteCount: Int(file.byteCount), paddedTo: 0)
+        if let errno = file.failure { throw failure(purpose, errno) }
         // A file that shrank while it was read is as long as what there was.
-        if count < byteCount { bytes.removeLast(Int(byteCount - count)) }
-        return bytes
+        return bytes.count == file.readByteCount ? bytes : Array(bytes.prefix(file.readByteCount))
+    }
+
+    /// Runs `body` with the file as an image that is read where it is looked at.
+    func image<Result>(as purpose: String, _ body: (ImageSource) throws -> Result) throws -> Result {
+        let file = try OpenFile(self, purpose)
+        let source = ImageSource(byteCount: UInt64(file.byteCount)) { file.read(at: $0, byteCount: $1, paddedTo: $2) }
+        // What could not be read explains what seems to be wrong with the image.
+        do {
+            let result = try body(source)
+            if let errno = file.failure { throw failure(purpose, errno) }
+            return result
+        } catch {
+            if let errno = file.failure { throw failure(purpose, errno) }
+            throw error
+        }
+    }
+
+    /// The file while it is read.
+    private final class OpenFile: Sendable {
+        private let descriptor: Int32
+        let byteCount: Int64
+        private let state = Mutex<(failure: Errno?, readByteCount: Int)>((nil, 0))
+        /// The first read that the system refused.
+        var failure: Errno? { state.withLock { $0.failure } }
+        /// What the last read gave.
+        var readByteCount: Int { state.withLock { $0.readByteCount } }
+
+        init(_ file: InputFile, _ purpose: String) throws(CommandFailure) {
+            let descriptor = file.withPath { file_open($0) }
+            guard descriptor >= 0 else { throw file.failure(purpose, Errno(rawValue: -descriptor)) }
+            let byteCount = file_byte_count(descriptor)
+            guard byteCount >= 0, byteCount <= InputFile.maximumByteCount else {
+                file_close(descriptor)
+                guard byteCount < 0 else {
+                    throw CommandFailure(
+                        status: .badInput,
+                        message: "could not read \(purpose) from \(file.path): \(byteCount) bytes, expected at most "
+                            + "\(InputFile.maximumByteCount). Likely cause: a disk image in its place. Next step: give the "
+                            + "right file.")
+                }
+                throw file.failure(purpose, Errno(rawValue: Int32(truncatingIfNeeded: -byteCount)))
+            }
+            self.descriptor = descriptor
+            self.byteCount = byteCount
+        }
+
+        deinit { file_close(descriptor) }
+
+        func read(at offset: UInt64, byteCount: Int, paddedTo paddedByteCount: Int) -> [UInt8] {
+            [UInt8](count: max(byteCount, paddedByteCount)) { address in
+                let count = file_read_at(descriptor, address, UInt64(byteCount), offset)
+                return state.withLock { state in
+                    if count < 0, state.failure == nil {
+                        state.failure = Errno(rawValue: Int32(truncatingIfNeeded: -count))
+                    }
+                    state.readByteCount = Int(max(0, count))
+                    return state.readByteCount
+                }
+            }
+        }
     }
 
     /// The whole file, which must be this long.
