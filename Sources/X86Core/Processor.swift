@@ -234,7 +234,12 @@ public final class Processor {
     public var canTakeInterrupt: Bool {
         s.pointee.system_flags & RFLAGS.if != 0 && s.pointee.shadow == 0 && !hasPendingEvent
     }
-    /// Makes `run` return `.interruptWindow` as soon as ``canTakeInterrupt`` becomes true.
+    /// Between STI, or a load of SS, and the instruction behind it: neither an interrupt nor, under KVM, an NMI is taken
+    /// [APM2 15.21.5].
+    public var isInInterruptShadow: Bool { s.pointee.shadow != 0 }
+    var canTakeNMI: Bool { !nmiBlocked && !isInInterruptShadow && !hasPendingEvent }
+    /// Makes `run` return `.interruptWindow` as soon as ``canTakeInterrupt`` becomes true; with ``nmiWindowRequested`` as
+    /// soon as an NMI could be taken.
     public var interruptWindowRequested: Bool {
         get { s.pointee.window != 0 }
         set { s.pointee.window = newValue ? 1 : 0 }
@@ -252,7 +257,7 @@ public final class Processor {
     public var hasPendingEvent: Bool { injected != nil || trapBehindExit }
     /// An NMI's handler has not returned yet: from ``injectNMI()`` to the next IRET [APM2 8.2.3].
     public internal(set) var nmiBlocked = false
-    /// Makes `run` return `.interrupt` behind the IRET that ends ``nmiBlocked``.
+    /// Makes `run` return `.interrupt` behind the IRET that ends ``nmiBlocked``; see ``interruptWindowRequested``, too.
     public var nmiWindowRequested = false
 
     // MARK: Completing exits

@@ -109,6 +109,31 @@ import X86Defs
 
     // MARK: Interrupts
 
+    /// An NMI that comes between STI and the instruction behind it waits for one instruction.
+    @Test func anNMIWaitsForTheInstructionBehindSTI() {
+        let g = EngineGuest()
+        g.state.rflags = 2
+        g.memory.write(code("sti; nop; hlt", "fb90f4"), at: 0x1_0000)
+        g.processor.state = g.state
+        g.processor.sliceInstructionCount = 1
+        #expect(g.machine.run() == .interrupt)
+        #expect(g.processor.rip == EngineGuest.code + 1 && g.processor.isInInterruptShadow)
+        g.processor.sliceInstructionCount = 100
+        g.processor.nmiWindowRequested = true
+        g.processor.interruptWindowRequested = true
+        #expect(g.machine.run() == .interruptWindow)
+        #expect(g.processor.rip == EngineGuest.code + 2 && !g.processor.isInInterruptShadow)
+    }
+
+    @Test func theShadowOfSTIEndsWithoutBeingAskedFor() {
+        let g = EngineGuest()
+        g.state.rflags = 2
+        g.memory.write(code("sti; nop; cpuid", "fb900fa2"), at: 0x1_0000)
+        g.processor.state = g.state
+        #expect(g.machine.run() == .cpuid)
+        #expect(!g.processor.isInInterruptShadow)
+    }
+
     @Test func interruptWindowBehindSTI() {
         let g = EngineGuest()
         g.state.rflags = 2

@@ -180,7 +180,13 @@ extension VirtualCPU {
             return
         }
         if processor.hasPendingEvent || guestDebugControl & KVMGuestDebug.blockInterrupts != 0 { return }
-        if !nmiMasked, protectsState || !processor.nmiBlocked, takeNMI() {
+        let takesNMI = !nmiMasked && (protectsState || !processor.nmiBlocked)
+        if takesNMI, processor.isInInterruptShadow, hasNMI {
+            processor.nmiWindowRequested = true
+            processor.interruptWindowRequested = true
+            return
+        }
+        if takesNMI, takeNMI() {
             // Guests with encrypted state report the end of the handler themselves [GHCB 4.1.3].
             nmiMasked = protectsState
             processor.injectNMI()
@@ -215,6 +221,11 @@ extension VirtualCPU {
         }
     }
 
+    private var hasNMI: Bool {
+        nmiPendingWithoutLAPIC
+            || vm.interrupts.withLock { $0.apics.indices.contains(index) && $0.apics[index].nmiPending }
+    }
+
     private func takeNMI() -> Bool {
         if nmiPendingWithoutLAPIC {
             nmiPendingWithoutLAPIC = false
@@ -234,7 +245,9 @@ extension VirtualCPU {
         case .interrupt: return .resume
         case .interruptWindow:
             processor.interruptWindowRequested = false
-            if runPage.requestInterruptWindow != 0, queuedVector == nil, !vm.interrupts.withLock({ $0.hasLocalAPIC }) {
+            if runPage.requestInterruptWindow != 0, queuedVector == nil, processor.canTakeInterrupt,
+                !vm.interrupts.withLock({ $0.hasLocalAPIC })
+            {
                 return .exit(.irqWindowOpen)
             }
             return .resume

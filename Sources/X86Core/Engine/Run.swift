@@ -47,7 +47,7 @@ extension Processor {
             if !deliver(event), !wantsToDeliverAlone { return exit }
         }
         while true {
-            if s.pointee.window != 0, canTakeInterrupt { return .interruptWindow }
+            if s.pointee.window != 0, canTakeInterrupt || nmiWindowRequested && canTakeNMI { return .interruptWindow }
             let stepping = isStepping
             stepSuppressed = false
             stepAfterAll = false
@@ -72,7 +72,13 @@ extension Processor {
                         e.pointee = x86_jump_entry(key: block.rip ^ s.pointee.jump_key, target: first)
                     }
                 }
+                let shadow = s.pointee.shadow, rip = s.pointee.rip
+                s.pointee.shadow = 0
                 enter(s, first)
+                // A kick came before the instruction in the shadow.
+                if shadow != 0, s.pointee.leave == UInt32(X86_LEAVE_BUDGET), s.pointee.rip == rip {
+                    s.pointee.shadow = shadow
+                }
             }
             repeatUops()
             if stepping || stepAfterAll || pendingDebug != 0 { debugTrap(stepping: stepping) }
