@@ -9,7 +9,7 @@ struct Conformance {
         var limit = Int.max
         var lines: [String] = []
         var beginning: [UInt8]?
-        var compatible = false
+        var compatible = false, isShrinking = true
         var arguments = CommandLine.arguments.dropFirst()[...]
         func number() -> UInt64 {
             arguments = arguments.dropFirst()
@@ -25,6 +25,7 @@ struct Conformance {
             case "--limit": limit = Int(number())
             case "--kept": kept = Int(number())
             case "--32": compatible = true
+            case "--as-given": isShrinking = false
             case "--beginning":
                 arguments = arguments.dropFirst()
                 let text = arguments.first ?? ""
@@ -33,7 +34,7 @@ struct Conformance {
                 }
             case "--help":
                 print(
-                    "usage: conformance [--passes N] [--random N] [--seed N] [--first FORM] [--limit FORMS] [--kept N] [LINE…]\n"
+                    "usage: conformance [--passes N] [--random N] [--seed N] [--first FORM] [--limit FORMS] [--kept N] [--as-given] [LINE…]\n"
                         + "       conformance --random N --beginning BYTES [--32]: only instructions that begin with them"
                 )
                 return
@@ -51,7 +52,10 @@ struct Conformance {
         }
         judge.keptPerOpcode = kept
         if !lines.isEmpty {
-            for line in lines { print(judge.shrunk(line[...])) }
+            for line in lines {
+                print(
+                    isShrinking ? judge.shrunk(line[...]) : judge.difference(ofLine: line[...]) ?? "the same: \(line)")
+            }
             return
         }
         if let beginning {

@@ -132,7 +132,7 @@ extension Decoder {
         case .lgdt, .lidt: return (legacy ? 6 : 10, false)
         case .sgdt, .sidt: return (legacy ? 6 : 10, true)
         case .bound: return (operand16 ? 2 : 4, false)  // The first bound.
-        case .loadFarPointer, .farIndirect: return (operand16 ? 4 : 6, false)
+        case .loadFarPointer, .farIndirect: return (operand16 ? 2 : 4, false)  // The offset.
         default: return (1, false)
         }
     }

@@ -498,7 +498,7 @@ extension Decoder {
             emitAddress(0)
             emitSystem(
                 .farIndirect, dst: Slot.tmp(0), base: regField == 3 ? 1 : 0, index: onStack ? 1 : 0,
-                scale: farPointerSize, imm: UInt64(1 &<< operandSize), ends: true
+                scale: farPointerSize, imm: UInt64(1 &<< operandSize) | farPointerSegment, ends: true
             )
         case 6:
             let source = rmValue(stackSize)

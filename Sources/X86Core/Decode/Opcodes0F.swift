@@ -320,6 +320,7 @@ extension Decoder {
         }
         if regField >= 3, regField <= 5 { return decodeExtendedGroup9() }
         guard regField == 1, rex & 8 == 0 || has(.cmpxchg16b) else { return undefined() }
+        askSegment()
         emitAddressed(rex & 8 != 0 ? .cmpxchg16b : .cmpxchg8b)
     }
 

@@ -213,6 +213,9 @@ extension Decoder {
     /// Bytes of a far pointer's offset: AMD's processors have no 64-bit ones [APM3 LFS, JMP far].
     var farPointerSize: UInt8 { UInt8(1 &<< (has(.amdOrder) ? min(operandSize, 2) : operandSize)) }
 
+    /// What ``Processor/farPointer(_:at:)`` asks about the selector: bits 15:8 of `imm`.
+    var farPointerSegment: UInt64 { legacy ? UInt64(operandSegment.rawValue &+ 1) &<< 8 : 0 }
+
     /// LES, LDS, LSS, LFS, LGS.
     mutating func loadFarPointer(_ segment: SegmentIndex) {
         guard !isRegister else { return undefined() }
@@ -223,8 +226,7 @@ extension Decoder {
         emitAddress(0)
         emitSystem(
             .loadFarPointer, dst: Slot.tmp(0), base: regSlot(operandSize), index: onStack ? 1 : 0,
-            scale: farPointerSize,
-            imm: UInt64(segment.rawValue))
+            scale: farPointerSize, imm: UInt64(segment.rawValue) | farPointerSegment)
         if segment == .ss { endWithStop(check: true) }
     }
 }

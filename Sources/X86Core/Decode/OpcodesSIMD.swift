@@ -241,7 +241,7 @@ extension Decoder {
 
     private mutating func decodeInsertWord(_ prefix: OpcodePrefix) {
         guard prefix == .none || prefix == .p66 else { return undefined() }
-        if !isRegister { emit(prefix == .p66 ? Handler.sseCheck : Handler.mmxCheck) }
+        if !isRegister { emitBeforeOperand(prefix == .p66 ? Handler.sseCheck : Handler.mmxCheck) }
         let source = rmValue(1)
         let word = UInt64(byte())
         if prefix == .none { return emitMMX(0xc4, source: isRegister ? Slot.gpr(rm) : source, imm: word) }

@@ -66,8 +66,8 @@ extension Decoder {
             } else {
                 target = UInt16(regField)
                 if !isRegister {
-                    emit(Handler.sseCheck)
-                    emit(Handler.mmxCheck)
+                    emitBeforeOperand(Handler.sseCheck)
+                    emitBeforeOperand(Handler.mmxCheck)
                 }
                 source = isDouble ? vectorOperand() : scalarOperand(wide: true)
             }

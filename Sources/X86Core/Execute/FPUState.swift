@@ -22,11 +22,11 @@ extension Processor {
         }
         let image = fxsaveImage(wide: wide)
         let user = userMode
-        guard linearPointer(a &+ 511, .write, user: user, at: rip) != nil,
+        guard linearPointer((a &+ 511) & s.pointee.rip_mask, .write, user: user, at: rip) != nil,
             linearPointer(a, .write, user: user, at: rip) != nil
         else { return false }
         for (i, value) in image.enumerated() where i < savedQuadwords {
-            guard write(a &+ UInt64(i &* 8), value, user: user, at: rip) else { return false }
+            guard write((a &+ UInt64(i &* 8)) & s.pointee.rip_mask, value, user: user, at: rip) else { return false }
         }
         return true
     }
@@ -38,11 +38,15 @@ extension Processor {
             prepareException(13, error: 0, at: rip)
             return false
         }
-        guard linearPointer(a &+ 511, .read, user: userMode, at: rip) != nil else { return false }
+        guard linearPointer((a &+ 511) & s.pointee.rip_mask, .read, user: userMode, at: rip) != nil else {
+            return false
+        }
         var image: [UInt64] = []
         image.reserveCapacity(52)
         for i in 0..<52 {
-            guard let v: UInt64 = read(a &+ UInt64(i &* 8), user: userMode, at: rip) else { return false }
+            guard let v: UInt64 = read((a &+ UInt64(i &* 8)) & s.pointee.rip_mask, user: userMode, at: rip) else {
+                return false
+            }
             image.append(v)
         }
         guard UInt32(truncatingIfNeeded: image[3]) & ~mxcsrMask == 0 else {

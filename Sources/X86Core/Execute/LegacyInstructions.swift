@@ -67,6 +67,31 @@ extension Processor {
         return true
     }
 
+    /// The far pointer at the address in `dst`: `scale` bytes of offset, and the selector. Outside 64-bit mode the segment,
+    /// bits 15:8 of `imm` less 1, has been asked about the offset; the selector has its own turn, behind the end of a
+    /// segment of 4 GiB at its beginning. nil: prepared to leave.
+    func farPointer(_ u: x86_uop, at rip: UInt64) -> (selector: UInt16, offset: UInt64)? {
+        let a: UInt64 = get(s, u.dst), size = Int(u.scale)
+        let next = (a &+ UInt64(size)) & s.pointee.rip_mask
+        guard isAligned(a, UInt64(size), at: rip), let offset = readInteger(a, size, at: rip) else {
+            _ = stackOperandFault(u, a)
+            return nil
+        }
+        let index = Int(u.imm &>> 8 & 0xff) &- 1
+        if index >= 0 {
+            let segment = segmentRegister(index)
+            guard allows(segment, (next &- segment.base) & 0xffff_ffff, 2, write: false) else {
+                prepareException(index == SegmentIndex.ss.rawValue ? 12 : 13, error: 0, at: rip)
+                return nil
+            }
+        }
+        guard let selector: UInt16 = read(next, user: userMode, at: rip) else {
+            _ = stackOperandFault(u, a)
+            return nil
+        }
+        return (selector, offset)
+    }
+
     /// The fault of a far pointer's address: #SS if it was to lie on the stack (`index`) and is not canonical. False.
     func stackOperandFault(_ u: x86_uop, _ a: UInt64) -> Bool {
         if u.index != 0, s.pointee.vector == 13, s.pointee.leave == UInt32(X86_LEAVE_EXCEPTION), !isCanonical(a) {
@@ -154,14 +179,11 @@ extension Processor {
     /// LES, LDS, LSS, LFS, LGS: `dst` holds the address, `base` is the register, `imm` the segment.
     func loadFarPointer(_ ip: IP, at rip: UInt64, next: UInt64) -> Bool {
         let u = ip.pointee
-        let a: UInt64 = get(s, u.dst), size = Int(u.scale)
-        guard isAligned(a, UInt64(size), at: rip), let index = SegmentIndex(rawValue: Int(truncatingIfNeeded: u.imm)),
-            let offset = readInteger(a, size, at: rip),
-            let selector: UInt16 = read((a &+ UInt64(size)) & s.pointee.rip_mask, user: userMode, at: rip)
-        else { return stackOperandFault(u, a) }
+        guard let index = SegmentIndex(rawValue: Int(u.imm & 0xff)), let (selector, offset) = farPointer(u, at: rip)
+        else { return false }
         let context = s.pointee.context
         guard loadSegment(index, selector, at: rip) else { return false }
-        putSized(u.base, offset, size)
+        putSized(u.base, offset, Int(u.scale))
         if index == .ss { s.pointee.shadow = 2 }
         if s.pointee.context != context {
             continueAt(next, check: index == .ss)

@@ -404,11 +404,7 @@ extension Processor {
                 ? quadword(u.index, i)
                 : UInt64(bitPattern: Int64(Int32(bitPattern: doubleword(u.index, i))))
             var a = base &+ index &<< scale
-            if wideIndices, s.pointee.legacy != 0, (a &<< 10) &>> 42 != 0 {
-                // Quadword indices reach beyond the segment; bits above 53 get lost.
-                prepareException(13, error: 0, at: rip)
-                return false
-            }
+            // Outside 64-bit mode quadword indices lose their upper halves, too.
             if narrow || s.pointee.legacy != 0 { a &= 0xffff_ffff }
             a = a &+ segment
             if quadwords {

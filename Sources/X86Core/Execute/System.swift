@@ -33,7 +33,10 @@ private func perform(_ s: CPU, _ ip: IP) -> Bool {
     // Many of these wait until all earlier stores are seen [APM2 7.4.3].
     if s.pointee.shared != 0 { x86_fence() }
     if p.system(ip) { return p.runsOn(ip) }
-    p.turnIntoStackFault(ip)
+    // CMPXCHG16B's alignment is looked at first.
+    let isMisaligned =
+        ip.pointee.src == SystemOperation.cmpxchg16b.rawValue && get(s, ip.pointee.dst, as: UInt64.self) & 15 != 0
+    if !isMisaligned { p.turnIntoStackFault(ip) }
     return false
 }
 
@@ -263,12 +266,8 @@ extension Processor {
             farReturn(Int(u.scale), release: u.imm, at: rip)
             return false
         case .farIndirect:
-            let a: UInt64 = get(s, u.dst)
-            let size = Int(u.scale)
-            guard isAligned(a, UInt64(size), at: rip), let offset = readInteger(a, size, at: rip),
-                let selector: UInt16 = read((a &+ UInt64(size)) & s.pointee.rip_mask, user: userMode, at: rip)
-            else { return stackOperandFault(u, a) }
-            farTransfer(call: u.base != 0, selector, offset, Int(u.imm), at: rip, next: next)
+            guard let (selector, offset) = farPointer(u, at: rip) else { return false }
+            farTransfer(call: u.base != 0, selector, offset, Int(u.imm & 0xff), at: rip, next: next)
             return false
         case .farDirect:
             farTransfer(

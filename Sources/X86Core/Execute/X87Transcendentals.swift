@@ -270,7 +270,10 @@ extension Processor {
                     return .infinity(!y.negative)
                 }
                 let order = FloatStatus.compare(x, one) ?? 0
-                if order == 0 { return y.isInfinite ? invalid : .zero(y.negative) }
+                if order == 0 {
+                    if y.denormal { status.flags |= FloatFlag.denormal }
+                    return y.isInfinite ? invalid : .zero(y.negative)
+                }
                 isBelow = order < 0
             }
             if x.isInfinite { return y.isZero ? invalid : .infinity(y.negative) }
@@ -287,7 +290,13 @@ extension Processor {
                 log = WideNumber.log2(v)
                 if x.significand &<< 1 == 0 {
                     // A power of two: its logarithm is exact, and so may be the product.
-                    return status.multiply(y, SoftNumber(integer: Int64(x.exponent)), .extended)
+                    let r = status.multiply(y, SoftNumber(integer: Int64(x.exponent)), .extended)
+                    if features.contains(.amdOrder) {
+                        // AMD's processors call it inexact all the same, and one too small for its precision an underflow.
+                        status.flags |= FloatFlag.precision
+                        if r.kind == .finite, r.significand &>> 63 == 0 { status.flags |= FloatFlag.underflow }
+                    }
+                    return r
                 }
             }
             return status.round(WideNumber(y) * log)
