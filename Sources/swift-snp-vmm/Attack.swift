@@ -11,6 +11,7 @@ import SNPVMM
 
 struct Attack: ParsableCommand {
     static let configuration = CommandConfiguration(
+        commandName: "attack",
         abstract:
             "Attacks guests of its own as a hostile host would, and compares what happens with what AMD promises.",
         discussion: """

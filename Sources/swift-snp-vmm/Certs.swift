@@ -8,6 +8,7 @@ import SNPVMM
 
 struct Certs: ParsableCommand {
     static let configuration = CommandConfiguration(
+        commandName: "certs",
         abstract: "Keeps certificates: VCEKs and VLEKs of many chips and TCBs, their authorities, revocation lists.",
         subcommands: [Import.self, Export.self, Show.self])
 
@@ -33,6 +34,7 @@ struct Certs: ParsableCommand {
 
     struct Import: ParsableCommand {
         static let configuration = CommandConfiguration(
+            commandName: "import",
             abstract: "Takes certificates, revocation lists and certificate tables into a store.",
             discussion: """
                 Every certificate must chain to AMD's root, or to one that you name, and be what its file's name says; \
@@ -103,6 +105,7 @@ struct Certs: ParsableCommand {
 
     struct Export: ParsableCommand {
         static let configuration = CommandConfiguration(
+            commandName: "export",
             abstract: "Writes the chain for one report, or for one chip and TCB, in the form that another tool takes.",
             discussion: """
                 --table writes the table that a host hands to its guests (`run --certs`, snphost, QEMU); --folder writes \

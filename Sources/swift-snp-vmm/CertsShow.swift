@@ -8,7 +8,7 @@ import SNPVMM
 extension Certs {
     struct Show: ParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Prints what a store, a folder, a file or a certificate table holds.",
+            commandName: "show", abstract: "Prints what a store, a folder, a file or a certificate table holds.",
             discussion: """
                 Nothing is trusted by that: every entry says which root it chains to, or why it does not. Exit status 3 when a \
                 file has the name of a certificate and is none.

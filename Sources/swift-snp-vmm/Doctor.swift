@@ -9,7 +9,7 @@ import SoftwareKVM
 
 struct Doctor: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Examines this host for confidential guests, and says what mends it.",
+        commandName: "doctor", abstract: "Examines this host for confidential guests, and says what mends it.",
         discussion: """
             Goes from the processor and the BIOS over kernel, modules, IOMMU and device nodes to the firmware and what it has left. \
             It changes nothing, but makes and initialises a VM of each kind for a moment. As root, with the module msr, it sees \

@@ -21,7 +21,7 @@ struct IDBlockCommand: ParsableCommand {
 
     struct Create: ParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Signs an ID block, and writes id-block.bin and id-auth.bin for `run`.",
+            commandName: "create", abstract: "Signs an ID block, and writes id-block.bin and id-auth.bin for `run`.",
             discussion: """
                 Example: swift-snp-vmm id-block create out --id-key id.pem \
                 --launch-digest "$(swift-snp-vmm measure guest.img)"
@@ -81,7 +81,7 @@ struct IDBlockCommand: ParsableCommand {
 
     struct Check: ParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Checks an ID block as the firmware does at the end of the launch.",
+            commandName: "check", abstract: "Checks an ID block as the firmware does at the end of the launch.",
             discussion: """
                 Example: swift-snp-vmm id-block check --id-block out/id-block.bin --id-auth out/id-auth.bin \
                 --launch-digest "$(swift-snp-vmm measure guest.img)" --policy 0x30000

@@ -8,7 +8,7 @@ import SNPVMM
 
 struct Measure: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Prints the launch digest that a guest owner should expect.",
+        commandName: "measure", abstract: "Prints the launch digest that a guest owner should expect.",
         discussion: """
             The same image and options as `run` give the digest that the firmware holds after the launch: SHA-384 for \
             snp, SHA-256 for sev-es and sev. The measurement that LAUNCH_MEASURE reports is made from it by `owner expect`.

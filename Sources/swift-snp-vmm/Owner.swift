@@ -11,6 +11,7 @@ import SNPVMM
 
 struct Owner: ParsableCommand {
     static let configuration = CommandConfiguration(
+        commandName: "owner",
         abstract: "Is the guest owner: verifies platforms and reports, checks measurements, releases secrets.",
         discussion: """
             By files, in this order: `platform export-certs` on the host; `owner session` here; `run --session …` on the \
@@ -270,7 +271,7 @@ extension OwnerError {
 extension Owner {
     struct Session: ParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Verifies a platform and makes a session for one launch on it.",
+            commandName: "session", abstract: "Verifies a platform and makes a session for one launch on it.",
             discussion: """
                 Reads pdh.cert and chain.cert (or pek.cert, oca.cert and cek.cert) of `platform export-certs`. Writes \
                 godh.cert and session.bin for `run`, and owner.state for you alone: it has the keys of the launch.
@@ -335,6 +336,7 @@ extension Owner {
 
     struct Expect: ParsableCommand {
         static let configuration = CommandConfiguration(
+            commandName: "expect",
             abstract: "Prints the launch digest of an image, or the measurement that a launch of it must have.",
             discussion: """
                 The measurement needs the session's keys and the nonce that the firmware chose: --state, --nonce and \
@@ -378,7 +380,7 @@ extension Owner {
 
     struct Check: ParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Compares a measurement with the launch that you want.",
+            commandName: "check", abstract: "Compares a measurement with the launch that you want.",
             discussion: """
                 Ends with 0 when it is the expected one, and with 5 and what is known about the difference when it is not.
 
@@ -403,6 +405,7 @@ extension Owner {
 
     struct Secret: ParsableCommand {
         static let configuration = CommandConfiguration(
+            commandName: "secret",
             abstract: "Checks a measurement and makes the packet that releases your secrets to that guest.",
             discussion: """
                 The packet opens in the launch that was measured and nowhere else. `run --secret` waits for its file.

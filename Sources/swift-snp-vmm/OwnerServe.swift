@@ -11,6 +11,7 @@ import SNPVMM
 extension Owner {
     struct Serve: ParsableCommand {
         static let configuration = CommandConfiguration(
+            commandName: "serve",
             abstract: "Waits for launches of one image, or for its SNP guests, and releases secrets to the right ones.",
             discussion: """
                 SEV and SEV-ES: the VMM connects to --socket before and while it launches; one launch at a time. SNP: the \

@@ -8,6 +8,7 @@ import SNPVMM
 
 struct Platform: ParsableCommand {
     static let configuration = CommandConfiguration(
+        commandName: "platform",
         abstract: "Shows and configures the SEV and SNP platform, and exports its certificates.",
         subcommands: [Show.self, Create.self, SetTCB.self, LoadVLEK.self, ExportCertificates.self])
 }
@@ -85,7 +86,7 @@ struct ProcessorIdentity: CustomStringConvertible {
 extension Platform {
     struct Show: ParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Prints product, versions, state, owner and chip of the platform.",
+            commandName: "show", abstract: "Prints product, versions, state, owner and chip of the platform.",
             discussion: "Example: swift-snp-vmm platform show")
 
         @OptionGroup var options: PlatformOptions

@@ -8,7 +8,7 @@ import SoftwarePSP
 extension Platform {
     struct Create: ParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Makes the software platform: its chip, keys and manufacturer.",
+            commandName: "create", abstract: "Makes the software platform: its chip, keys and manufacturer.",
             discussion: """
                 Commands that need a software platform make one when there is none: a Milan. This one makes it and refuses when \
                 there is one already.

@@ -14,7 +14,7 @@ import VMMDevices
 
 struct Run: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Launches a guest and connects its console to the terminal.",
+        commandName: "run", abstract: "Launches a guest and connects its console to the terminal.",
         discussion: """
             Ctrl-A x ends the guest, Ctrl-A h helps. SIGTERM, SIGINT and SIGHUP press the guest's power button: status 0 when it \
             powers off in time. After --power-off-grace, at a second signal, and when the guest does not listen, it is ended, \

@@ -7,7 +7,7 @@ import SNPVMM
 
 struct Verify: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Verifies an attestation report and compares it with a policy.",
+        commandName: "verify", abstract: "Verifies an attestation report and compares it with a policy.",
         discussion: """
             Checks the report's signature, the certificate chain up to AMD's root (or one that you name), that chip and TCB \
             are the certificate's, revocations if there is a list, and dates. Then the policy, strict by default. Nothing is \
@@ -187,11 +187,11 @@ extension JSONObject {
 /// `report show`.
 struct Report: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Shows attestation reports.", subcommands: [Show.self])
+        commandName: "report", abstract: "Shows attestation reports.", subcommands: [Show.self])
 
     struct Show: ParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Prints every field of a report. Nothing is verified.",
+            commandName: "show", abstract: "Prints every field of a report. Nothing is verified.",
             discussion: "Example: swift-snp-vmm report show report.bin")
 
         @Argument(help: ArgumentHelp("The report: 1184 bytes.", valueName: "report"))

@@ -3,7 +3,7 @@
 import ArgumentParser
 
 struct Version: ParsableCommand {
-    static let configuration = CommandConfiguration(abstract: "Prints the version.")
+    static let configuration = CommandConfiguration(commandName: "version", abstract: "Prints the version.")
 
     /// The version of this package.
     static let number = "0.1.0"
