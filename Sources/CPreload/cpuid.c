@@ -219,8 +219,8 @@ static void answer(int signal, siginfo_t *information, void *context) {
         sigaction(signal, &none, NULL);
         return;
     }
-    uint32_t leaf = (uint32_t)r[REG_RAX], a, b, c, d, vendor, unused;
-    __cpuid_count(leaf, (uint32_t)r[REG_RCX], a, b, c, d);
+    uint32_t leaf = (uint32_t)r[REG_RAX], subleaf = (uint32_t)r[REG_RCX], a, b, c, d, vendor, unused;
+    __cpuid_count(leaf, subleaf, a, b, c, d);
     __cpuid(0, unused, vendor, unused, unused);
     int is_amd = vendor == 0x68747541;
     switch (leaf) {
@@ -234,13 +234,15 @@ static void answer(int signal, siginfo_t *information, void *context) {
             c = 0x444d4163;
         }
         break;
-    case 1: if (!is_amd) a = snpvmm_preload_cpuid(4); break;
-    case 0x8000001f:
-        a = snpvmm_preload_cpuid(0);
-        b = snpvmm_preload_cpuid(1);
-        c = snpvmm_preload_cpuid(2);
-        d = snpvmm_preload_cpuid(3);
+    case 1: if (!is_amd) a = snpvmm_preload_cpuid(leaf, 0, 0); break;
+    // Where XSAVE's components lie: guests have those of the machine. Below, the widths of addresses.
+    case 0xd: case 0x8000001f:
+        a = snpvmm_preload_cpuid(leaf, subleaf, 0);
+        b = snpvmm_preload_cpuid(leaf, subleaf, 1);
+        c = snpvmm_preload_cpuid(leaf, subleaf, 2);
+        d = snpvmm_preload_cpuid(leaf, subleaf, 3);
         break;
+    case 0x80000008: a = snpvmm_preload_cpuid(leaf, 0, 0); break;
     }
     r[REG_RAX] = a;
     r[REG_RBX] = b;

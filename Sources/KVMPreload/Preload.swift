@@ -62,15 +62,13 @@ public func preloadImmediateExit(_ descriptor: Int32, _ value: Int32) {
     RunPage(mapping).immediateExit = value != 0
 }
 
-/// Five numbers: CPUID 0x8000001F, and leaf 1 EAX.
 @_cdecl("snpvmm_preload_cpuid")
-public func preloadCPUID(_ index: Int32) -> UInt32 {
-    let host = SoftwareKVM.hostCPUID(of: Settings.configuration().profile)
-    switch index {
-    case 0: return host.encryption.eax
-    case 1: return host.encryption.ebx
-    case 2: return host.encryption.ecx
-    case 3: return host.encryption.edx
-    default: return host.signature
+public func preloadCPUID(_ leaf: UInt32, _ subleaf: UInt32, _ register: Int32) -> UInt32 {
+    let values = SoftwareKVM.hostCPUID(of: Settings.configuration().profile, leaf: leaf, subleaf: subleaf)
+    switch register {
+    case 0: return values.eax
+    case 1: return values.ebx
+    case 2: return values.ecx
+    default: return values.edx
     }
 }

@@ -26,10 +26,12 @@ extension SoftwareKVM {
         }
     }
 
-    /// What the host's CPUID says of memory encryption (leaf 0x8000001F), and its signature (leaf 1 EAX): for programs
-    /// that ask the processor instead of the kernel.
-    public static func hostCPUID(of profile: ProcessorProfile) -> (encryption: KVMCPUIDEntry, signature: UInt32) {
-        let leaf = profile.supportedCPUID.last { $0.function == 0x8000_001f }
-        return (leaf ?? KVMCPUIDEntry(), profile.signature)
+    /// What the host's CPUID says, for programs that ask the processor instead of the kernel. A leaf or subleaf that it has
+    /// not is zero.
+    public static func hostCPUID(of profile: ProcessorProfile, leaf: UInt32, subleaf: UInt32) -> KVMCPUIDEntry {
+        let entry = profile.supportedCPUID.first {
+            $0.function == leaf && ($0.flags & KVMCPUIDEntry.significantIndex == 0 || $0.index == subleaf)
+        }
+        return entry ?? KVMCPUIDEntry()
     }
 }

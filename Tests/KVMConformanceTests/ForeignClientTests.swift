@@ -254,6 +254,21 @@ import Testing
         #expect(try machine.run() == .mmio)
     }
 
+    // MARK: CPUID
+
+    @Test func `the host's own CPUID is the kernel's list, zero where that has nothing`() throws {
+        let kernel = try SoftwareKVM()
+        let kvm = try kernel.open(.kvm)
+        let profile = SoftwareKVM.Configuration().profile
+        for entry in KVMCPUIDList.decode(try kernel.supportedCPUID(kvm)) {
+            let host = SoftwareKVM.hostCPUID(of: profile, leaf: entry.function, subleaf: entry.index)
+            #expect(host.kernelBytes == entry.kernelBytes, "leaf \(entry.function), \(entry.index)")
+        }
+        // No bounds registers; where PKRU lies.
+        #expect(SoftwareKVM.hostCPUID(of: profile, leaf: 0xd, subleaf: 3).kernelBytes == KVMCPUIDEntry().kernelBytes)
+        #expect(SoftwareKVM.hostCPUID(of: profile, leaf: 0xd, subleaf: 9).ebx == 2432)
+    }
+
     // MARK: Descriptors
 
     @Test func `handles can be descriptors, whose files are the run pages`() throws {

@@ -12,8 +12,8 @@ int32_t snpvmm_preload_ioctl(int32_t descriptor, uint32_t request, uint64_t argu
 void snpvmm_preload_close(int32_t descriptor);
 // `immediate_exit` in a vCPU's run page.
 void snpvmm_preload_immediate_exit(int32_t descriptor, int32_t value);
-// What the machine's CPUID says: 0…3 are EAX to EDX of leaf 0x8000001F, 4 is EAX of leaf 1.
-uint32_t snpvmm_preload_cpuid(int32_t which);
+// What the machine's CPUID says: register 0…3 is EAX to EDX. A leaf or subleaf that it has not is zero.
+uint32_t snpvmm_preload_cpuid(uint32_t leaf, uint32_t subleaf, int32_t which);
 
 // A number from the environment, by the order in preload.c; -1 where there is none or no number.
 int64_t preload_setting(int32_t which);
