@@ -137,6 +137,8 @@ public struct Capability: RawRepresentable, Hashable, Sendable {
     public static let sysAttributes = Self(rawValue: 209)
     /// `KVM_CAP_DISABLE_QUIRKS2`.
     public static let disableQuirks2 = Self(rawValue: 213)
+    /// `KVM_CAP_VM_TSC_CONTROL`.
+    public static let vmTSCControl = Self(rawValue: 214)
     /// `KVM_CAP_X86_TRIPLE_FAULT_EVENT`.
     public static let tripleFaultEvent = Self(rawValue: 218)
     /// `KVM_CAP_USER_MEMORY2`.
@@ -227,6 +229,7 @@ extension Capability: CustomStringConvertible {
         208: "KVM_CAP_XSAVE2",
         209: "KVM_CAP_SYS_ATTRIBUTES",
         213: "KVM_CAP_DISABLE_QUIRKS2",
+        214: "KVM_CAP_VM_TSC_CONTROL",
         218: "KVM_CAP_X86_TRIPLE_FAULT_EVENT",
         231: "KVM_CAP_USER_MEMORY2",
         232: "KVM_CAP_MEMORY_FAULT_INFO",

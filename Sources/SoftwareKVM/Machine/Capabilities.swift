@@ -19,7 +19,8 @@ extension Capability {
         switch self {
         case .irqChip, .userMemory, .setTSSAddress, .extendedCPUID, .clockSource, .mpState, .syncMMU,
             .destroyMemoryRegionWorks, .joinMemoryRegionsWorks, .pit2, .setBootCPUID, .setIdentityMapAddress,
-            .internalErrorData, .vcpuEvents, .debugRegisters, .robustSinglestep, .xsave, .xcrs, .tscControl, .getTSCkHz,
+            .internalErrorData, .vcpuEvents, .debugRegisters, .robustSinglestep, .xsave, .xcrs, .tscControl,
+            .vmTSCControl, .getTSCkHz,
             .signalMSI, .enableCapabilityVM, .splitIRQChip, .immediateExit, .sysAttributes, .userMemory2,
             .memoryFaultInfo, .preFaultMemory, .tscDeadlineTimer, .setGuestDebug, .getMSRFeatures, .vapic,
             .msrPlatformInfo,
