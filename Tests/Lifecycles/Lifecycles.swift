@@ -1,6 +1,6 @@
 // Starts and stops machines again and again in one process, and shows what the process holds in between.
 //
-//     lifecycles IMAGE none|sev|sev-es|snp COUNT
+//     lifecycles IMAGE none|sev|sev-es|snp COUNT [VCPUS]
 //
 // IMAGE: a flat guest that powers itself off. The software kernel is made anew after every tenth machine. Prints one line when
 // only a few have been started, to warm up, and one at the end:
@@ -21,35 +21,41 @@ enum Lifecycles {
 
     static func main() throws {
         let arguments = CommandLine.arguments
-        guard arguments.count == 4, let image = readFile(arguments[1]), let count = Int(arguments[3]), count > 0,
+        guard (4...5).contains(arguments.count), let image = readFile(arguments[1]), let count = Int(arguments[3]),
+            count > 0,
             arguments[2] == "none" || GuestTechnology(rawValue: arguments[2]) != nil
         else {
-            print("usage: lifecycles IMAGE none|sev|sev-es|snp COUNT")
+            print("usage: lifecycles IMAGE none|sev|sev-es|snp COUNT [VCPUS]")
             exit(2)
         }
         let technology = GuestTechnology(rawValue: arguments[2])
-        try repeatedly(warmUpCount, image, technology)
+        let processorCount = arguments.count > 4 ? Int(arguments[4]) ?? 1 : 1
+        try repeatedly(warmUpCount, image, technology, processorCount)
         printHoldings()
-        try repeatedly(count, image, technology)
+        try repeatedly(count, image, technology, processorCount)
         printHoldings()
     }
 
-    static func repeatedly(_ count: Int, _ image: [UInt8], _ technology: GuestTechnology?) throws {
+    static func repeatedly(_ count: Int, _ image: [UInt8], _ technology: GuestTechnology?, _ processorCount: Int) throws
+    {
         var left = count
         while left > 0 {
             let some = min(left, 10)
             let host = try Host(try SoftwareKVM())
-            for _ in 0..<some { try startAndStop(image, technology, host) }
+            for _ in 0..<some { try startAndStop(image, technology, processorCount, host) }
             left -= some
         }
     }
 
-    static func startAndStop(_ image: [UInt8], _ technology: GuestTechnology?, _ host: Host) throws {
+    static func startAndStop(_ image: [UInt8], _ technology: GuestTechnology?, _ processorCount: Int, _ host: Host)
+        throws
+    {
         guard case .kernel(let kernel) = try GuestImage.identify(image) else { fatalError("not a flat guest") }
-        let cpuid = try host.guestCPUID(processorCount: 1, technology: technology)
+        let cpuid = try host.guestCPUID(processorCount: processorCount, technology: technology)
         let plan = try DirectBoot.plan(
             BootPayload(kernel: kernel, commandLine: []),
-            on: MachineDescription(memoryByteCount: memoryByteCount, technology: technology, cpuid: cpuid))
+            on: MachineDescription(
+                memoryByteCount: memoryByteCount, processorCount: processorCount, technology: technology, cpuid: cpuid))
         let machine = try Machine(
             host: host,
             configuration: MachineConfiguration(
