@@ -85,32 +85,21 @@ enum ProcessorMSRs {
     }
 }
 
-extension KVMFPU {
-    /// The x87 and SSE part of a state.
-    init(_ state: ProcessorState) {
-        self.init()
-        fcw = state.fcw
-        fsw = state.fsw
-        ftwx = state.ftw
-        lastOpcode = state.fop
-        lastIP = state.fip
-        lastDP = state.fdp
-        mxcsr = state.mxcsr
+extension KVMXSave {
+    /// Takes the x87 and SSE part of a state. KVM_SET_FPU would not do: it has no MXCSR.
+    mutating func setFPU(_ state: ProcessorState) {
+        region[0] = UInt64(state.fcw) | UInt64(state.fsw) << 16 | UInt64(state.ftw) << 32 | UInt64(state.fop) << 48
+        region[1] = state.fip
+        region[2] = state.fdp
+        // Above it the bits that MXCSR may have.
+        region[3] = region[3] & ~0xffff_ffff | UInt64(state.mxcsr)
         for register in 0..<8 {
-            for byte in 0..<8 {
-                fpr[16 * register + byte] = UInt8(
-                    truncatingIfNeeded: state.x87Significand[register] >> UInt64(8 * byte))
-            }
-            for byte in 0..<2 {
-                fpr[16 * register + 8 + byte] = UInt8(
-                    truncatingIfNeeded: state.x87Exponent[register] >> UInt16(8 * byte))
-            }
+            region[4 + 2 * register] = state.x87Significand[register]
+            region[5 + 2 * register] = UInt64(state.x87Exponent[register])
         }
-        for quadword in 0..<32 {
-            for byte in 0..<8 {
-                xmm[8 * quadword + byte] = UInt8(truncatingIfNeeded: state.xmm[quadword] >> UInt64(8 * byte))
-            }
-        }
+        for quadword in 0..<32 { region[20 + quadword] = state.xmm[quadword] }
+        // XSTATE_BV: both are in the area.
+        region[64] |= 3
     }
 }
 

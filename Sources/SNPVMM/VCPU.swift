@@ -98,8 +98,11 @@ final class VCPU: Sendable {
             }
         }
         if !state.hasInitialFPU {
-            try request(step, "KVM_SET_FPU", "MXCSR \(hex(state.mxcsr)), FCW \(hex(state.fcw))") { () throws(Errno) in
-                try kernel.call(handle, .setFPU, reading: KVMFPU(state))
+            var area = KVMXSave()
+            try request(step, "KVM_GET_XSAVE") { () throws(Errno) in try kernel.call(handle, .getXSave, &area) }
+            area.setFPU(state)
+            try request(step, "KVM_SET_XSAVE", "MXCSR \(hex(state.mxcsr)), FCW \(hex(state.fcw))") { () throws(Errno) in
+                try kernel.call(handle, .setXSave, reading: area)
             }
         }
         if state.dr6 != initial.dr6 || state.dr7 != initial.dr7 || state.dr0 | state.dr1 | state.dr2 | state.dr3 != 0 {

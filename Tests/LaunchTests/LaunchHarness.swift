@@ -161,11 +161,13 @@ final class TestVM {
         (sregs.cr0, sregs.cr2, sregs.cr3, sregs.cr4) = (state.cr0, state.cr2, state.cr3, state.cr4)
         sregs.efer = state.efer
         try kernel.call(vcpu, .setSpecialRegisters, reading: sregs)
-        var fpu = KVMFPU()
-        try kernel.call(vcpu, .getFPU, &fpu)
-        fpu.fcw = state.fcw
-        fpu.mxcsr = state.mxcsr
-        try kernel.call(vcpu, .setFPU, reading: fpu)
+        // MXCSR is no part of KVM_SET_FPU.
+        var area = KVMXSave()
+        try kernel.call(vcpu, .getXSave, &area)
+        area.region[0] = area.region[0] & ~0xffff | UInt64(state.fcw)
+        area.region[3] = area.region[3] & ~0xffff_ffff | UInt64(state.mxcsr)
+        area.region[64] |= 3
+        try kernel.call(vcpu, .setXSave, reading: area)
     }
 
     /// A state that every bit of a direct boot needs: 64-bit code, C-bit in CR3.

@@ -76,13 +76,20 @@ struct InterruptController {
         for index in apics.indices where apics[index].acceptsPIC { wake |= 1 << UInt64(index) }
     }
 
-    /// Returns how many local APICs took it.
+    /// Returns how many local APICs took it; -1 for a broadcast that nobody hears [KVM kvm_irq_delivery_to_apic].
     mutating func deliverMSI(addressLow: UInt32, addressHigh: UInt32, data: UInt32) -> Int {
-        guard let mode = DeliveryMode(rawValue: UInt8(truncatingIfNeeded: data >> 8) & 7) else { return 0 }
+        let mode = DeliveryMode(rawValue: UInt8(truncatingIfNeeded: data >> 8) & 7)
+        let destination = (addressLow >> 12 & 0xff) | (addressHigh & 0xffff_ff00)
+        // A destination that does not exist is no error. A broadcast is, if there is nobody to hear it: with the
+        // redirection hint, as for the lowest priority, only APICs that software has switched on.
+        let seeksLowest = mode == .lowestPriority || addressLow & 8 != 0
+        let isHeard = apics.contains { $0.isEnabled && (!seeksLowest || $0.isSoftwareEnabled) }
+        if destination == 0xff, !isHeard { return -1 }
+        guard let mode else { return 0 }
         return deliver(
             InterruptMessage(
                 vector: UInt8(truncatingIfNeeded: data), mode: mode,
-                destination: (addressLow >> 12 & 0xff) | (addressHigh & 0xffff_ff00), isLogical: addressLow & 4 != 0,
+                destination: destination, isLogical: addressLow & 4 != 0,
                 isLevelTriggered: data & 0x8000 != 0))
     }
 

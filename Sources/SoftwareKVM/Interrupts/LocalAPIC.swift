@@ -93,13 +93,17 @@ struct LocalAPIC {
 
     // MARK: APIC_BASE
 
-    /// Writes IA32_APIC_BASE. Returns false for what raises #GP: reserved bits, or a forbidden mode change.
-    mutating func setBase(_ value: UInt64, physicalAddressBits: Int = 48, hostInitiated: Bool) -> Bool {
+    /// A value without reserved bits, and not x2APIC without the APIC.
+    static func isBase(_ value: UInt64, physicalAddressBits: Int = 48) -> Bool {
         let reserved: UInt64 = ~((UInt64(1) << UInt64(physicalAddressBits)) - 1) | 0x2ff
-        if value & reserved != 0 { return false }
+        return value & reserved == 0 && value & 0xc00 != 0x400
+    }
+
+    /// Writes IA32_APIC_BASE. Returns false for what raises #GP: reserved bits, or a forbidden mode change.
+    mutating func setBase(_ value: UInt64, hostInitiated: Bool) -> Bool {
+        guard Self.isBase(value) else { return false }
         let oldMode = base & 0xc00
         let newMode = value & 0xc00
-        if newMode == 0x400 { return false }
         if !hostInitiated {
             // x2APIC is left only by way of "disabled", and entered only from xAPIC.
             if oldMode == 0xc00 && newMode == 0x800 { return false }
@@ -264,7 +268,7 @@ struct LocalAPIC {
 
     /// TPR bits 7:4, as CR8 shows them.
     var taskPriorityClass: UInt64 {
-        get { UInt64(self[APICRegister.taskPriority] >> 4) }
+        get { UInt64(self[APICRegister.taskPriority] >> 4 & 15) }
         set { self[APICRegister.taskPriority] = UInt32(truncatingIfNeeded: newValue & 15) << 4 }
     }
 

@@ -146,6 +146,10 @@ struct PIC {
         return slave.vectorBase | (second ?? 7)
     }
 
+    /// Inputs that can be level-triggered: neither the timer's, the keyboard's, the cascade nor the clock's and the FPU's.
+    static let masterELCRMask: UInt8 = 0xf8
+    static let slaveELCRMask: UInt8 = 0xde
+
     static func owns(port: UInt16) -> Bool {
         switch port {
         case 0x20, 0x21, 0xa0, 0xa1, 0x4d0, 0x4d1: true
@@ -169,8 +173,8 @@ struct PIC {
         switch port {
         case 0x20, 0x21: master.write(command: port & 1 == 0, value)
         case 0xa0, 0xa1: slave.write(command: port & 1 == 0, value)
-        case 0x4d0: master.elcr = value & 0xf8
-        default: slave.elcr = value & 0xde
+        case 0x4d0: master.elcr = value & Self.masterELCRMask
+        default: slave.elcr = value & Self.slaveELCRMask
         }
         cascade()
     }

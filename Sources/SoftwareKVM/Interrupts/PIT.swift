@@ -7,10 +7,11 @@ struct PIT {
     static let nanosecondsPerSecond: UInt64 = 1_000_000_000
 
     struct Counter {
-        var mode: UInt8 = 0
+        /// 0 to 5; 255 until the first control word [KVM kvm_pit_reset].
+        var mode: UInt8 = 0xff
         var isBCD = false
-        /// 1 low byte, 2 high byte, 3 low then high.
-        var access: UInt8 = 3
+        /// 1 low byte, 2 high byte, 3 low then high; 0 until the first control word.
+        var access: UInt8 = 0
         var reload: UInt32 = 0x10000
         var loadedAt: UInt64 = 0
         var gate = true
@@ -122,7 +123,7 @@ struct PIT {
                 if value & 0x10 == 0 {
                     let c = counters[index]
                     counters[index].status =
-                        (c.output(now) ? 0x80 : 0) | c.access << 4 | c.mode << 1 | (c.isBCD ? 1 : 0)
+                        (c.output(now) ? 0x80 : 0) | c.access << 4 | (c.mode & 7) << 1 | (c.isBCD ? 1 : 0)
                 }
             }
             return

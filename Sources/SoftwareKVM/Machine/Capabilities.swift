@@ -34,7 +34,7 @@ extension Capability {
         case .recommendedVCPUCount:
             return Int32(min(GuestGate.hostCapacity, VirtualMachine.maximumVCPUCount))
         case .maximumVCPUCount: return Int32(VirtualMachine.maximumVCPUCount)
-        case .maximumVCPUID: return 4096
+        case .maximumVCPUID: return Int32(VirtualMachine.maximumVCPUID)
         case .memorySlotCount: return Int32(GuestMemory.slotLimit)
         // KVM_CLOCK_TSC_STABLE, REALTIME, HOST_TSC.
         case .adjustClock: return 2 | 4 | 8

@@ -37,6 +37,16 @@ extension SoftwareKVM {
         return try handles.insert(.vm(vm)).rawValue
     }
 
+    /// The argument of KVM_SET_TSC_KHZ: 32 bits, 0 for the host's own frequency.
+    func tscKHz(_ argument: IoctlArgument) throws(Errno) -> UInt32 {
+        let kHz = UInt32(truncatingIfNeeded: argument.number)
+        if kHz >= Self.tscKHzLimit { throw .EINVAL }
+        return kHz == 0 ? configuration.tscKHz : kHz
+    }
+
+    /// What KVM scales to at most [KVM max_guest_tsc_khz].
+    private static let tscKHzLimit: UInt32 = 0x7fff_ffff
+
     /// E2BIG when `nent` is too small; no count comes back then.
     func listCPUID(_ entries: [KVMCPUIDEntry], _ argument: IoctlArgument) throws(Errno) -> Int32 {
         let room: UInt32 = try argument.load()

@@ -45,6 +45,7 @@ extension VirtualMachine {
         case .setBootCPUID:
             return try locked { () throws(Errno) in
                 if !vcpus.isEmpty { throw .EBUSY }
+                if argument.number > vcpuIDLimit ?? Self.maximumVCPUID { throw .EINVAL }
                 bootVCPUIdentifier = UInt32(truncatingIfNeeded: argument.number)
                 return 0
             }
@@ -78,11 +79,10 @@ extension VirtualMachine {
             try argument.store(clock.read())
             return 0
         case .setTSCkHz:
-            let kHz = argument.number == 0 ? UInt64(kernel.configuration.tscKHz) : argument.number
-            guard kHz <= 0x7fff_ffff else { throw .EINVAL }
+            let kHz = try kernel.tscKHz(argument)
             return try locked { () throws(Errno) in
                 if !vcpus.isEmpty { throw .EINVAL }
-                defaultTSCkHz = UInt32(kHz)
+                defaultTSCkHz = kHz
                 return 0
             }
         case .getTSCkHz: return Int32(truncatingIfNeeded: try locked { () throws(Errno) in defaultTSCkHz })
@@ -101,8 +101,8 @@ extension VirtualMachine {
             if argument.arguments[0] > 4096 { throw .EINVAL }
             return try locked { () throws(Errno) in
                 try interrupts.withLock { (controller) throws(Errno) in
-                    if controller.hasLocalAPIC { throw .EEXIST }
-                    if !vcpus.isEmpty { throw .EINVAL }
+                    // The same answer for vCPUs that are there already [KVM kvm_vm_ioctl_enable_cap].
+                    if controller.hasLocalAPIC || !vcpus.isEmpty { throw .EEXIST }
                     controller.kind = .split(pins: Int(argument.arguments[0]))
                 }
                 return 0
@@ -111,12 +111,16 @@ extension VirtualMachine {
             if argument.arguments[0] & ~3 != 0 { throw .EINVAL }
             return 0
         case .maximumVCPUID:
-            // Once, to a value in range [KVM KVM_CAP_MAX_VCPU_ID].
-            if argument.arguments[0] == 0 || argument.arguments[0] > 4096 { throw .EINVAL }
+            // Once; the first vCPU sets it to what is possible. What it is already it may be set to again
+            // [KVM KVM_CAP_MAX_VCPU_ID].
+            let limit = argument.arguments[0]
+            if limit > Self.maximumVCPUID { throw .EINVAL }
             return try locked { () throws(Errno) in
-                if let limit = vcpuIDLimit { if limit != argument.arguments[0] { throw .EINVAL } }
-                if !vcpus.isEmpty { throw .EINVAL }
-                vcpuIDLimit = argument.arguments[0]
+                if bootVCPUIdentifier > limit { throw .EINVAL }
+                let current = vcpuIDLimit ?? (vcpus.isEmpty ? 0 : Self.maximumVCPUID)
+                if current == limit { return 0 }
+                if current != 0 { throw .EINVAL }
+                vcpuIDLimit = limit
                 return 0
             }
         case .msrPlatformInfo:
@@ -155,8 +159,7 @@ extension VirtualMachine {
     }
 
     private func createPIT(_ configuration: KVMPITConfig) throws(Errno) -> Int32 {
-        // Bit 0: a dummy port 0x61, which is what we have.
-        if configuration.flags & ~1 != 0 { throw .EINVAL }
+        // Flags: bit 0 is a dummy port 0x61, which is what we have; others have never been refused.
         return try locked { () throws(Errno) in
             try interrupts.withLock { (controller) throws(Errno) in
                 if controller.pit != nil { throw .EEXIST }
@@ -181,13 +184,16 @@ extension VirtualMachine {
     }
 
     private func signalMSI(_ message: KVMMSI) throws(Errno) -> Int32 {
-        if message.flags != 0 { throw .EINVAL }
+        // KVM_MSI_VALID_DEVID is let through, and means nothing here.
+        if message.flags & ~1 != 0 { throw .EINVAL }
         let count: Int? = withInterrupts { controller in
             guard controller.hasLocalAPIC else { return nil }
             return controller.deliverMSI(
                 addressLow: message.addressLow, addressHigh: message.addressHigh, data: message.data)
         }
         guard let count else { throw .EINVAL }
+        // A message for nobody: KVM's -1 becomes an errno on its way out.
+        if count < 0 { throw .EPERM }
         return Int32(count)
     }
 

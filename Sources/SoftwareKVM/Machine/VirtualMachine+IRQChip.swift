@@ -9,8 +9,8 @@ extension VirtualMachine {
         let bytes: [UInt8]? = try interrupts.withLock { (controller) throws(Errno) -> [UInt8]? in
             if controller.kind != .full { throw .ENXIO }
             switch chip {
-            case 0: return controller.pic.master.stateBytes
-            case 1: return controller.pic.slave.stateBytes
+            case 0: return controller.pic.master.stateBytes(elcrMask: PIC.masterELCRMask)
+            case 1: return controller.pic.slave.stateBytes(elcrMask: PIC.slaveELCRMask)
             case 2: return controller.ioapic.stateBytes
             default: return nil
             }
@@ -41,11 +41,11 @@ extension VirtualMachine {
 
 extension PICChip {
     /// `kvm_pic_state`: one byte per field.
-    var stateBytes: [UInt8] {
+    func stateBytes(elcrMask: UInt8) -> [UInt8] {
         [
             lines, request, mask, inService, priorityBase, vectorBase, readsInService ? 1 : 0, poll ? 1 : 0,
             specialMask ? 1 : 0, initState, automaticEOI ? 1 : 0, rotateOnAutomaticEOI ? 1 : 0,
-            specialFullyNested ? 1 : 0, needsICW4 ? 1 : 0, elcr, 0xff,
+            specialFullyNested ? 1 : 0, needsICW4 ? 1 : 0, elcr, elcrMask,
         ]
     }
 

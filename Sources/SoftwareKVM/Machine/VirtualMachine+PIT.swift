@@ -59,7 +59,7 @@ extension PIT {
         counter.writesHigh = bytes[10] == 4
         counter.lowByte = bytes[11]
         counter.access = bytes[12] & 3
-        counter.mode = bytes[13] & 7
+        counter.mode = bytes[13]
         counter.isBCD = bytes[14] != 0
         counter.gate = bytes[15] != 0
         counters[index] = counter

@@ -13,6 +13,8 @@ import X86Core
 final class VirtualMachine: @unchecked Sendable {
     /// vCPUs of one VM: the wake masks have 64 bits.
     static let maximumVCPUCount = 64
+    /// KVM_CAP_MAX_VCPU_ID.
+    static let maximumVCPUID: UInt64 = 4096
 
     let kernel: SoftwareKVM
     let type: VMType
@@ -65,7 +67,8 @@ final class VirtualMachine: @unchecked Sendable {
         identifier = kernel.nextVMIdentifier()
         memory = GuestMemory(
             user: kernel.user, hasPrivateMemory: type == .snp,
-            allowsReadOnlySlots: Capability.readOnlyMemory.value(vmType: type) != 0)
+            allowsReadOnlySlots: Capability.readOnlyMemory.value(vmType: type) != 0,
+            physicalAddressBits: kernel.configuration.profile.physicalAddressBits)
         clock = VMClock()
         processors = ProcessorGroup(gate: gate)
         defaultTSCkHz = kernel.configuration.tscKHz
@@ -96,7 +99,7 @@ final class VirtualMachine: @unchecked Sendable {
     // MARK: vCPUs
 
     func createVCPU(_ identifier: UInt64) throws(Errno) -> Int32 {
-        if identifier >= 4096 { throw .EINVAL }
+        if identifier >= Self.maximumVCPUID { throw .EINVAL }
         if let limit = try locked({ () throws(Errno) in vcpuIDLimit }), identifier >= limit { throw .EINVAL }
         let id = UInt32(identifier)
         let (vcpu, backing) = try locked { () throws(Errno) -> (VirtualCPU, Backing) in

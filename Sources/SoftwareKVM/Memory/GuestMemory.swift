@@ -43,6 +43,8 @@ final class GuestMemory: Sendable {
     let hasPrivateMemory: Bool
     /// KVM_CAP_READONLY_MEM: not where the host cannot emulate the guest's writes.
     private let allowsReadOnlySlots: Bool
+    /// Behind the last frame that nested paging reaches.
+    private let frameLimit: UInt64
 
     struct State {
         /// Sorted by address.
@@ -68,10 +70,11 @@ final class GuestMemory: Sendable {
     }
     let state = Mutex(State())
 
-    init(user: UserMemory, hasPrivateMemory: Bool, allowsReadOnlySlots: Bool) {
+    init(user: UserMemory, hasPrivateMemory: Bool, allowsReadOnlySlots: Bool, physicalAddressBits: UInt8) {
         self.user = user
         self.hasPrivateMemory = hasPrivateMemory
         self.allowsReadOnlySlots = allowsReadOnlySlots
+        frameLimit = 1 << UInt64(physicalAddressBits - 12)
     }
 
     /// KVM_MEM_SLOTS_NUM.
@@ -130,6 +133,7 @@ final class GuestMemory: Sendable {
                 {
                     throw .EINVAL
                 }
+                if old.frames != frames, frames.upperBound > frameLimit { throw .EINVAL }
                 if old.frames == frames {
                     state.slots[oldIndex].flags = region.flags
                     state.startOrEndLog(oldIndex)
@@ -145,6 +149,7 @@ final class GuestMemory: Sendable {
                 return .removed(old)
             }
             if state.slots.contains(where: { $0.frames.overlaps(frames) }) { throw .EEXIST }
+            if frames.upperBound > frameLimit { throw .EINVAL }
             var slot = MemorySlot(
                 id: region.slot, flags: region.flags, frames: frames, userspaceAddress: region.userspaceAddress,
                 memfd: nil, memfdPage: region.guestMemfdOffset >> 12)

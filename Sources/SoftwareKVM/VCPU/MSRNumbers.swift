@@ -24,8 +24,15 @@ enum MSRNumber {
     static let efer: UInt32 = 0xc000_0080
     static let hwcr: UInt32 = 0xc001_0015
     static let deConfiguration: UInt32 = 0xc001_1029
+    static let supervisorState: UInt32 = 0xda0
+    static let tscRatio: UInt32 = 0xc000_0104
+    static let virtualSpeculationControl: UInt32 = 0xc001_011f
 
-    static let microcodeRevisionValue: UInt64 = 0x0a00_11d1 << 32
+    /// The host's patch level, and what a vCPU starts with [KVM __svm_vcpu_reset].
+    static let microcodeRevisionValue: UInt64 = 0x0a00_11d1
+    static let guestMicrocodeRevision: UInt64 = 0x0100_0065
+    /// 1, with 32 bits behind the point.
+    static let tscRatioValue: UInt64 = 1 << 32
     /// LFENCE is serialising.
     static let deConfigurationValue: UInt64 = 2
 
@@ -46,6 +53,11 @@ enum MSRNumber {
 
     /// KVM_GET_MSR_FEATURE_INDEX_LIST.
     static let features: [UInt32] = [microcodeRevision, deConfiguration]
+
+    /// Registers that read as zero and refuse writes [KVM kvm_get_msr_common, kvm_set_msr_common].
+    static let onlyRead: Set<UInt32> = [
+        0x17, 0x1db, 0x1dc, 0x1dd, 0x1de, 0xc001_0010, 0xc001_0055, 0xc001_0112, 0xc001_0113,
+    ]
 
     /// Registers that read as zero and swallow writes: there is nothing behind them in a guest.
     static let harmless: Set<UInt32> = [
@@ -75,7 +87,8 @@ struct EmulatedMSRs {
     /// The TSC counts with the P0 frequency, as firmware sets it.
     var hwcr: UInt64 = 0x0100_0000
     var deConfiguration = MSRNumber.deConfigurationValue
-    var microcodeRevision = MSRNumber.microcodeRevisionValue
+    var microcodeRevision = MSRNumber.guestMicrocodeRevision
+    var virtualSpeculationControl: UInt64 = 0
     var tscAdjust: UInt64 = 0
     /// CPUID faulting could be asked for.
     var platformInfo: UInt64 = 1 << 31

@@ -29,6 +29,9 @@ extension VirtualCPU {
                 try requireReachableState()
                 let value: KVMSpecialRegisters2 = try argument.load()
                 if value.flags & ~1 != 0 { throw .EINVAL }
+                // PDPTEs come along with PAE paging alone; this processor reads them from memory.
+                let usesPAE = value.cr0 & CR0.pg != 0 && value.cr4 & CR4.pae != 0 && value.efer & EFER.lma == 0
+                if value.flags != 0, !usesPAE { throw .EINVAL }
                 try setSpecialRegisters(KVMSpecialRegisters(value))
             case .getMSRs: return try transferMSRs(argument, writes: false)
             case .setMSRs: return try transferMSRs(argument, writes: true)
@@ -59,21 +62,13 @@ extension VirtualCPU {
             case .setDebugRegisters: try setDebugRegisters(argument.load())
             case .setGuestDebug: try setGuestDebug(argument.load())
             case .interrupt: try queueInterrupt(argument.load())
-            case .nmi:
-                let delivered = vm.interrupts.withLock { controller in
-                    guard controller.apics.indices.contains(index) else { return false }
-                    controller.apics[index].nmiPending = true
-                    return true
-                }
-                if !delivered { nmiPendingWithoutLAPIC = true }
+            case .nmi: setPendingNMIs(pendingNMIs + 1)
             case .kvmclockControl:
                 if msrs.systemTime & 1 == 0 { throw .EINVAL }
                 msrs.guestStopped = true
                 requestClockUpdate()
             case .setTSCkHz:
-                let kHz = argument.number == 0 ? UInt64(vm.kernel.configuration.tscKHz) : argument.number
-                guard kHz <= 0x7fff_ffff else { throw .EINVAL }
-                tscKHz = UInt32(kHz)
+                tscKHz = try vm.kernel.tscKHz(argument)
                 processor?.tscKHz = tscKHz
                 requestClockUpdate()
             case .getTSCkHz: return Int32(truncatingIfNeeded: tscKHz)
@@ -155,7 +150,7 @@ extension VirtualCPU {
         return value
     }
 
-    // MARK: Local APIC, events
+    // MARK: Local APIC
 
     private func getLAPIC(_ argument: IoctlArgument) throws(Errno) {
         let now = HostClock.monotonic
@@ -189,66 +184,10 @@ extension VirtualCPU {
         mpState = new
     }
 
-    var events: KVMVCPUEvents {
-        var value = KVMVCPUEvents()
-        if let queuedVector {
-            value.interruptInjected = 1
-            value.interruptNumber = queuedVector
-        }
-        if let queuedException {
-            value.exceptionInjected = 1
-            value.exceptionNumber = queuedException.vector
-            value.exceptionHasErrorCode = queuedException.errorCode == nil ? 0 : 1
-            value.exceptionErrorCode = queuedException.errorCode ?? 0
-        }
-        let pending = vm.interrupts.withLock { controller in
-            controller.apics.indices.contains(index) && controller.apics[index].nmiPending
-        }
-        value.nmiPending = pending || nmiPendingWithoutLAPIC ? 1 : 0
-        value.nmiMasked = nmiMasked ? 1 : 0
-        // NMI_PENDING and SHADOW are meaningful.
-        value.flags = 1 | 4
-        if vm.reportsPayloads.load(ordering: .relaxed) { value.flags |= 16 }
-        if vm.reportsTripleFaults.load(ordering: .relaxed) {
-            value.flags |= 32
-            value.tripleFaultPending = tripleFaultPending ? 1 : 0
-        }
-        return value
-    }
-
-    func setEvents(_ value: KVMVCPUEvents) throws(Errno) {
-        if value.flags & ~63 != 0 { throw .EINVAL }
-        if value.exceptionInjected != 0 && (value.exceptionNumber > 31 || value.exceptionNumber == 2) { throw .EINVAL }
-        // No SMM in this machine.
-        if value.flags & 8 != 0 && (value.smm | value.smmInsideNMI | value.smiPending) != 0 { throw .EINVAL }
-        if value.flags & 16 != 0, !vm.reportsPayloads.load(ordering: .relaxed) { throw .EINVAL }
-        if value.flags & 32 != 0 {
-            if !vm.reportsTripleFaults.load(ordering: .relaxed) { throw .EINVAL }
-            tripleFaultPending = value.tripleFaultPending != 0
-        }
-        queuedVector = value.interruptInjected != 0 ? value.interruptNumber : nil
-        queuedException = nil
-        // One that is pending is as good as injected: this machine has no nested guests to ask first.
-        if value.exceptionInjected != 0 || value.flags & 16 != 0 && value.exceptionPending != 0 {
-            queuedException = (value.exceptionNumber, value.exceptionHasErrorCode != 0 ? value.exceptionErrorCode : nil)
-        }
-        if value.flags & 1 != 0 {
-            let isPending = value.nmiPending != 0
-            let found = vm.interrupts.withLock { controller in
-                guard controller.apics.indices.contains(index) else { return false }
-                controller.apics[index].nmiPending = isPending
-                return true
-            }
-            if !found { nmiPendingWithoutLAPIC = isPending }
-        }
-        nmiMasked = value.nmiMasked != 0
-    }
-
     private func queueInterrupt(_ argument: KVMInterrupt) throws(Errno) {
         if argument.irq > 255 { throw .EINVAL }
         if vm.interrupts.withLock({ $0.hasLocalAPIC }) { throw .ENXIO }
-        if queuedVector != nil { throw .EEXIST }
-        queuedVector = UInt8(argument.irq)
+        queue(vector: UInt8(argument.irq))
     }
 
     // MARK: Memory

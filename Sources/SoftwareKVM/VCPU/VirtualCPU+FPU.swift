@@ -9,6 +9,9 @@ import KVMABI
 import X86Defs
 
 extension VirtualCPU {
+    /// x87, SSE, AVX and PKRU.
+    private static let enabledComponents: UInt64 = 7 | pkruComponent
+
     /// `fpstate_is_confidential`, without the exception for old VMs.
     func requireReachableFPU() throws(Errno) {
         if isSealed, vm.sev != nil, !isSealedByOldRules { throw .EINVAL }
@@ -34,7 +37,7 @@ extension VirtualCPU {
         value.lastOpcode = state.fop
         value.lastIP = state.fip
         value.lastDP = state.fdp
-        value.mxcsr = state.mxcsr
+        // MXCSR has a place in the structure, and KVM has never used it.
         return value
     }
 
@@ -60,12 +63,11 @@ extension VirtualCPU {
         state.fop = value.lastOpcode
         state.fip = value.lastIP
         state.fdp = value.lastDP
-        state.mxcsr = value.mxcsr
         self.state = state
     }
 
-    /// Quadwords: 0 FCW FSW FTW FOP, 1 FIP, 2 FDP, 3 MXCSR and its mask, 4…19 ST, 20…51 XMM, 64 XSTATE_BV, 72…103 the upper
-    /// halves of YMM, 304 PKRU.
+    /// Quadwords: 0 FCW FSW FTW FOP, 1 FIP, 2 FDP, 3 MXCSR and its mask, 4…19 ST, 20…51 XMM, 58 the components that there
+    /// are, 64 XSTATE_BV, 65 XCOMP_BV, 72…103 the upper halves of YMM, 304 PKRU.
     var xsave: KVMXSave {
         var value = KVMXSave()
         if isSealedByOldRules { return value }
@@ -79,6 +81,8 @@ extension VirtualCPU {
             value.region[5 + 2 * register] = UInt64(state.x87Exponent[register])
         }
         for word in 0..<32 { value.region[20 + word] = state.xmm[word] }
+        // Where FXSAVE leaves room for software the kernel says what can be enabled.
+        value.region[58] = Self.enabledComponents
         for word in 0..<32 { value.region[72 + word] = state.ymmUpper[word] }
         value.region[64] = 7
         if supportedXCR0 & Self.pkruComponent != 0 {
@@ -92,7 +96,9 @@ extension VirtualCPU {
         try requireReachableFPU()
         if isSealed { return }
         let components = value.region[64]
-        if components & ~(7 | supportedXCR0) != 0 { throw .EINVAL }
+        // What the host has, not what the vCPU was told of; nothing of the compacted format; reserved bytes zero.
+        if components & ~Self.enabledComponents != 0 { throw .EINVAL }
+        for word in 65..<72 where value.region[word] != 0 { throw .EINVAL }
         let mxcsr = UInt32(truncatingIfNeeded: value.region[3])
         if components & 2 != 0 && mxcsr & ~0x2_ffff != 0 { throw .EINVAL }
         var state = state

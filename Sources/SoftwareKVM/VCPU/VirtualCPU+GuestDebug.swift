@@ -5,9 +5,13 @@ import X86Core
 
 extension VirtualCPU {
     func setGuestDebug(_ value: KVMGuestDebug) throws(Errno) {
-        if isSealed || value.control & ~KVMGuestDebug.supported != 0 { throw .EINVAL }
+        // Bits that KVM does not know are no errors [KVM kvm_arch_vcpu_ioctl_set_guest_debug].
+        if isSealed { throw .EINVAL }
         if value.control & (KVMGuestDebug.injectDebug | KVMGuestDebug.injectBreakpoint) != 0 {
             if queuedException != nil { throw .EBUSY }
+            exceptionRecord = ExceptionRecord()
+            exceptionRecord.isPending = true
+            exceptionRecord.number = value.control & KVMGuestDebug.injectDebug != 0 ? 1 : 3
             queuedException = (value.control & KVMGuestDebug.injectDebug != 0 ? 1 : 3, nil)
         }
         guestDebugControl = value.control & KVMGuestDebug.enable != 0 ? value.control : 0

@@ -16,7 +16,9 @@ extension VirtualCPU {
         case MSRNumber.tscAdjust: return msrs.tscAdjust
         // There is nothing behind them; who is not told of them does not find them.
         case MSRNumber.speculationControl: return hostInitiated || announcesSpeculationControl ? 0 : nil
-        case MSRNumber.predictionCommand: return hostInitiated ? 0 : nil
+        case MSRNumber.predictionCommand: return nil
+        case MSRNumber.tscRatio: return hostInitiated ? MSRNumber.tscRatioValue : nil
+        case MSRNumber.virtualSpeculationControl: return hostInitiated ? msrs.virtualSpeculationControl : nil
         case MSRNumber.apicBase: return apicBase
         case MSRNumber.microcodeRevision: return msrs.microcodeRevision
         // Eight variable ranges, fixed ranges, write combining.
@@ -40,6 +42,13 @@ extension VirtualCPU {
                 controller.apics.indices.contains(index) ? controller.apics[index].readMSR(number, now: now) : nil
             }
         case _ where MSRNumber.harmless.contains(number): return 0
+        // No supervisor components.
+        case MSRNumber.supervisorState where hostInitiated: return 0
+        // Of these KVM keeps 32 bits [KVM svm_get_msr].
+        case 0x175, 0x176:
+            return readProcessorMSR(number).map {
+                hostInitiated ? UInt64(truncatingIfNeeded: UInt32(truncatingIfNeeded: $0)) : $0
+            }
         default: return readProcessorMSR(number)
         }
     }
@@ -74,7 +83,13 @@ extension VirtualCPU {
         case MSRNumber.microcodeRevision:
             // A guest's attempt to load microcode is ignored.
             if hostInitiated { msrs.microcodeRevision = value }
-        case MSRNumber.mtrrCapabilities: return hostInitiated && value == 0x508
+        case MSRNumber.mtrrCapabilities: return false
+        // Without scaling for guests, 0 and the ratio that it has.
+        case MSRNumber.tscRatio: return hostInitiated && (value == 0 || value == MSRNumber.tscRatioValue)
+        case MSRNumber.virtualSpeculationControl:
+            // SSBD alone.
+            guard hostInitiated, value & ~4 == 0 else { return false }
+            msrs.virtualSpeculationControl = value
         case MSRNumber.mtrrDefaultType:
             guard value & ~0xcff == 0, EmulatedMSRs.isMemoryType(value) else { return false }
             msrs.mtrrDefaultType = value
@@ -93,9 +108,10 @@ extension VirtualCPU {
         case MSRNumber.powerControl: msrs.powerControl = value
         case MSRNumber.supervisorStateMask where hostInitiated: return value == 0
         case MSRNumber.hwcr:
-            // Linux sets the TSC-frequency bit and toggles errata bits; others are refused as in KVM.
-            guard value & ~(0x0100_0058 | Self.mcStatusWrEn) == 0 else { return false }
-            msrs.hwcr = value & (0x0100_0000 | Self.mcStatusWrEn)
+            // Linux sets the TSC-frequency bit and toggles errata bits, which are swallowed; others are refused as in KVM.
+            let kept = Self.tscFreqSel | Self.mcStatusWrEn
+            guard value & ~(kept | 0x148) == 0 else { return false }
+            msrs.hwcr = value & kept
         case MSRNumber.deConfiguration:
             guard value & ~MSRNumber.deConfigurationValue == 0 else { return false }
             msrs.deConfiguration = value
@@ -124,7 +140,14 @@ extension VirtualCPU {
             // TPR is CR8 in another place.
             if accepted && number == 0x808 { taskPriorityChanged() }
             return accepted
+        case _ where MSRNumber.onlyRead.contains(number): return false
         case _ where MSRNumber.harmless.contains(number): break
+        case MSRNumber.supervisorState where hostInitiated: return value == 0
+        case 0x175, 0x176:
+            return writeProcessorMSR(number, hostInitiated ? value & 0xffff_ffff : value)
+        // LMA follows the paging.
+        case MSRNumber.efer where hostInitiated:
+            return writeProcessorMSR(number, value & ~EFER.lma | (readProcessorMSR(number) ?? 0) & EFER.lma)
         default: return writeProcessorMSR(number, value)
         }
         return true
@@ -132,6 +155,8 @@ extension VirtualCPU {
 
     /// HWCR bit 18.
     private static let mcStatusWrEn: UInt64 = 1 << 18
+    /// HWCR bit 24.
+    private static let tscFreqSel: UInt64 = 1 << 24
 
     /// IBRS, STIBP or SSBD, by the bits of either vendor.
     private var announcesSpeculationControl: Bool {
@@ -207,11 +232,17 @@ extension VirtualCPU {
     }
 
     func setAPICBase(_ value: UInt64, hostInitiated: Bool) -> Bool {
+        // x2APIC where CPUID announces it.
+        if value & 0x400 != 0, value != apicBase, (cpuidEntry(1, 0)?.ecx ?? 0) & 1 << 21 == 0 { return false }
         let accepted: Bool? = vm.withInterrupts { controller in
             guard controller.apics.indices.contains(index) else { return nil }
             return controller.apics[index].setBase(value, hostInitiated: hostInitiated)
         }
-        if accepted == nil { apicBaseWithoutLAPIC = value }
+        if accepted == nil {
+            // The rules are the same without one in the kernel.
+            guard value == apicBaseWithoutLAPIC || LocalAPIC.isBase(value) else { return false }
+            apicBaseWithoutLAPIC = value
+        }
         // The xAPIC page may have moved.
         if accepted == true { vm.gate.inside { forgetTranslations() } }
         return accepted ?? true
@@ -250,6 +281,9 @@ extension VirtualCPU {
                 continue
             }
             if writes {
+                // What the vCPU has been told of its features stays, once it has run [KVM kvm_is_immutable_feature_msr].
+                let isFeature = [MSRNumber.platformInfo, MSRNumber.deConfiguration].contains(entry.index)
+                if isFeature, hasRun, readMSR(entry.index, hostInitiated: true) != entry.data { return Int32(position) }
                 guard writeMSR(entry.index, entry.data, hostInitiated: true) else { return Int32(position) }
             } else {
                 guard let value = readMSR(entry.index, hostInitiated: true) else { return Int32(position) }

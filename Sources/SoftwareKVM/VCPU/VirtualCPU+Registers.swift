@@ -19,7 +19,19 @@ extension SegmentRegister {
         self.init(selector: segment.selector, attributes: attributes, limit: segment.limit, base: segment.base)
     }
 
-    var kvm: KVMSegment { KVMSegment(selector: selector, attributes: attributes, limit: limit, base: base) }
+    /// As SVM's get_segment shows it: granularity is what the limit says.
+    var kvm: KVMSegment {
+        var segment = KVMSegment(selector: selector, attributes: attributes, limit: limit, base: base)
+        segment.g = limit > 0xf_ffff ? 1 : 0
+        return segment
+    }
+
+    /// Data segments were accessed, if they can be.
+    var kvmData: KVMSegment {
+        var segment = kvm
+        if segment.unusable == 0 { segment.type |= 1 }
+        return segment
+    }
 }
 
 extension KVMSpecialRegisters2 {
@@ -90,7 +102,8 @@ extension VirtualCPU {
             state.rip = newValue.rip
             state.rflags = newValue.rflags | 2
             self.state = state
-            queuedException = nil
+            if exceptionRecord.isPending { queuedException = nil }
+            exceptionRecord.isPending = false
         }
     }
 
@@ -100,12 +113,15 @@ extension VirtualCPU {
         let state = state
         var value = KVMSpecialRegisters()
         value.cs = state.cs.kvm
-        value.ds = state.ds.kvm
-        value.es = state.es.kvm
-        value.fs = state.fs.kvm
-        value.gs = state.gs.kvm
+        value.ds = state.ds.kvmData
+        value.es = state.es.kvmData
+        value.fs = state.fs.kvmData
+        value.gs = state.gs.kvmData
         value.ss = state.ss.kvm
+        if value.ss.unusable != 0 { value.ss.db = 0 }
         value.tr = state.tr.kvm
+        // A task register is busy.
+        value.tr.type |= 2
         value.ldt = state.ldtr.kvm
         value.gdt = KVMDescriptorTable(base: state.gdtr.base, limit: state.gdtr.limit)
         value.idt = KVMDescriptorTable(base: state.idtr.base, limit: state.idtr.limit)
@@ -116,7 +132,9 @@ extension VirtualCPU {
         value.cr8 = taskPriority
         value.efer = state.efer
         value.apicBase = apicBase
-        if let queuedVector { value.interruptBitmap[Int(queuedVector >> 6)] = 1 << UInt64(queuedVector & 63) }
+        if let queuedVector, !queuedVectorIsSoft {
+            value.interruptBitmap[Int(queuedVector >> 6)] = 1 << UInt64(queuedVector & 63)
+        }
         return value
     }
 
@@ -139,11 +157,10 @@ extension VirtualCPU {
         state.cr4 = value.cr4
         state.efer = value.efer
         self.state = state
-        taskPriority = value.cr8 & 15
-        if !vm.interrupts.withLock({ $0.hasLocalAPIC }) {
-            for word in 0..<4 where value.interruptBitmap[word] != 0 {
-                queuedVector = UInt8(truncatingIfNeeded: word * 64 + value.interruptBitmap[word].trailingZeroBitCount)
-            }
+        // One with reserved bits is ignored [KVM kvm_set_cr8].
+        if value.cr8 & ~15 == 0 { taskPriority = value.cr8 }
+        if let word = (0..<4).first(where: { value.interruptBitmap[$0] != 0 }) {
+            queue(vector: UInt8(truncatingIfNeeded: word * 64 + value.interruptBitmap[word].trailingZeroBitCount))
         }
     }
 

@@ -154,7 +154,7 @@ extension VirtualCPU {
             return .exit(.shutdown)
         }
         if mpState == .halted || mpState == .apResetHold {
-            guard mpState == .halted, deliverable || nmiPendingWithoutLAPIC else {
+            guard mpState == .halted, deliverable || nmisWithoutLAPIC > 0 else {
                 return sleep(until: deadline, now: now)
             }
             mpState = .runnable
@@ -177,9 +177,25 @@ extension VirtualCPU {
         if let exception = queuedException {
             processor.injectException(vector: exception.vector, errorCode: exception.errorCode)
             queuedException = nil
+            exceptionRecord.isPending = false
             return
         }
-        if processor.hasPendingEvent || guestDebugControl & KVMGuestDebug.blockInterrupts != 0 { return }
+        if processor.hasPendingEvent { return }
+        // What the VMM has injected is on its way already: neither RFLAGS.IF nor another NMI's handler has anything to say
+        // [KVM KVM_INTERRUPT].
+        if nmiInjected {
+            nmiInjected = false
+            nmiMasked = nmiMasked || protectsState
+            processor.injectNMI()
+            return
+        }
+        if let vector = queuedVector {
+            queuedVector = nil
+            processor.injectInterrupt(vector: vector)
+            processor.interruptWindowRequested = deliverable || !hasLAPIC && runPage.requestInterruptWindow != 0
+            return
+        }
+        if guestDebugControl & KVMGuestDebug.blockInterrupts != 0 { return }
         let takesNMI = !nmiMasked && (protectsState || !processor.nmiBlocked)
         if takesNMI, processor.isInInterruptShadow, hasNMI {
             processor.nmiWindowRequested = true
@@ -194,7 +210,7 @@ extension VirtualCPU {
             return
         }
         processor.nmiWindowRequested = deliverable && processor.nmiBlocked && waitsForNMIWindow()
-        guard deliverable || queuedVector != nil || (!hasLAPIC && runPage.requestInterruptWindow != 0) else {
+        guard deliverable || (!hasLAPIC && runPage.requestInterruptWindow != 0) else {
             if processor.interruptWindowRequested { processor.interruptWindowRequested = false }
             return
         }
@@ -202,10 +218,7 @@ extension VirtualCPU {
             processor.interruptWindowRequested = true
             return
         }
-        if let vector = queuedVector {
-            queuedVector = nil
-            processor.injectInterrupt(vector: vector)
-        } else if let vector = vm.interrupts.withLock({ $0.takeVector(vcpu: index) }) {
+        if let vector = vm.interrupts.withLock({ $0.takeVector(vcpu: index) }) {
             processor.injectInterrupt(vector: vector)
             // A second one may be waiting behind it.
             processor.interruptWindowRequested = vm.interrupts.withLock { $0.hasDeliverable(vcpu: index) }
@@ -221,14 +234,11 @@ extension VirtualCPU {
         }
     }
 
-    private var hasNMI: Bool {
-        nmiPendingWithoutLAPIC
-            || vm.interrupts.withLock { $0.apics.indices.contains(index) && $0.apics[index].nmiPending }
-    }
+    private var hasNMI: Bool { pendingNMIs > 0 }
 
     private func takeNMI() -> Bool {
-        if nmiPendingWithoutLAPIC {
-            nmiPendingWithoutLAPIC = false
+        if nmisWithoutLAPIC > 0 {
+            nmisWithoutLAPIC -= 1
             return true
         }
         return vm.interrupts.withLock { controller in

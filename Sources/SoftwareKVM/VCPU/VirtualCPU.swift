@@ -64,8 +64,15 @@ package final class VirtualCPU: @unchecked Sendable {
     var queuedVector: UInt8?
     /// KVM_SET_VCPU_EVENTS: to be injected on the next entry.
     var queuedException: (vector: UInt8, errorCode: UInt32?)?
+    var exceptionRecord = ExceptionRecord()
+    /// The number of the last vector that was queued.
+    var lastQueuedVector: UInt8 = 0
+    /// It came from INT n: KVM_GET_VCPU_EVENTS does not show it.
+    var queuedVectorIsSoft = false
     /// KVM_NMI without an in-kernel local APIC.
-    var nmiPendingWithoutLAPIC = false
+    var nmisWithoutLAPIC = 0
+    /// KVM_SET_VCPU_EVENTS: on its way already; delivered at the next entry.
+    var nmiInjected = false
     var nmiMasked = false
     var hasRun = false
 
@@ -90,7 +97,9 @@ package final class VirtualCPU: @unchecked Sendable {
         self.index = index
         self.isBootProcessor = isBootProcessor
         self.tscKHz = tscKHz
-        mpState = isBootProcessor ? .runnable : .uninitialized
+        // Without a local APIC nobody could start it.
+        let isStarted = isBootProcessor || !vm.interrupts.withLock { $0.hasLocalAPIC }
+        mpState = isStarted ? .runnable : .uninitialized
         apicBaseWithoutLAPIC = LocalAPIC.defaultBase | 0x800 | (isBootProcessor ? 0x100 : 0)
         runPage = RunPage(mapping)
         // RDX after reset is the signature [APM2 14.1.3]; KVM uses 0x600 until CPUID is known.
