@@ -177,6 +177,12 @@ let package = Package(
         tests(
             "KVMConformanceTests",
             ["KVMABI", "LinuxKVM", "SoftwareKVM", "SEVABI", "SoftwarePSP", "MemoryController", "Crypto"]),
+        // The software kernel and the machine's own, compared: transcripts of flat guests, and requests.
+        .target(
+            name: "KernelComparison",
+            dependencies: ["KVMABI", "LinuxKVM", "SoftwareKVM", "SNPVMM", "GuestImage", "TestSupport"],
+            path: "Tests/KernelComparison"),
+        tests("KernelComparisonTests", ["KernelComparison", "KVMABI"]),
         tests("SEVABITests", ["SEVABI", "X86Defs", "CKVM"]),
         tests(
             "HostDiagnosisTests",
@@ -242,7 +248,7 @@ let package = Package(
             dependencies: [
                 "GuestImage", "SEVABI", "X86Core", "X86Defs", "SoftwareKVM", "SNPVMM", "KVMABI", "TestSupport",
                 "GuestOwner", "SecretRelease", "SoftwarePSP", "Attestation", "Crypto", "VMMDevices", "ABILayout",
-                "MemoryController", "VirtioTestSupport", "LaunchMeasurement", "HostDiagnosis",
+                "MemoryController", "VirtioTestSupport", "LaunchMeasurement", "HostDiagnosis", "KernelComparison",
             ],
             path: "Tests/Fuzz", exclude: ["Failures"]),
         // Machines started and stopped in one process, which nothing else of the tests is in.

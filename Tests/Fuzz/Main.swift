@@ -19,7 +19,7 @@ enum Fuzz {
         imageFuzzers + processorFuzzers + [processorModesFuzzer] + ghcbFuzzers + ioctlFuzzers + sevCommandFuzzers
         + ownerFuzzers
         + attestationFuzzers + storeFuzzers + platformStateFuzzers + vsockFuzzers + virtioFuzzers + secretFuzzers
-        + hostFuzzers
+        + hostFuzzers + bothKernelsFuzzers
 
     static let canary = Fuzzer(
         name: "canary", summary: "must find the byte string that starts with two equal bytes", smokeIterations: 10_000,

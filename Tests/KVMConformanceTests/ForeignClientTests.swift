@@ -2,6 +2,7 @@
 
 import KVMABI
 import SoftwareKVM
+import TestSupport
 import Testing
 
 @Suite(.serialized) struct ForeignClientTests {

@@ -1,6 +1,7 @@
 // Memory slots of a plain VM [KVM KVM_SET_USER_MEMORY_REGION].
 
 import KVMABI
+import TestSupport
 import Testing
 
 @Suite struct MemorySlotTests {

@@ -1,6 +1,7 @@
 // KVM_RUN: a few instructions of 64-bit code, and the exit that they must give [KVM KVM_RUN].
 
 import KVMABI
+import TestSupport
 import Testing
 
 @Suite struct RunTests {

@@ -9,6 +9,7 @@
 import Crypto
 import KVMABI
 import SEVABI
+import TestSupport
 import Testing
 
 /// QEMU's side of a launch.

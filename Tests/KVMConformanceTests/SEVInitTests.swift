@@ -2,6 +2,7 @@
 
 import KVMABI
 import SoftwareKVM
+import TestSupport
 import Testing
 
 @Suite struct SEVInitTests {

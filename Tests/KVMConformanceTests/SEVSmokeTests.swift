@@ -2,6 +2,7 @@
 // what such a guest learns of itself, how it ends, and which state it begins with [APM2 15.34, 15.35].
 
 import KVMABI
+import TestSupport
 import Testing
 
 /// A launched guest in the fixture's 64-bit mode; all of its RAM but one page is encrypted.

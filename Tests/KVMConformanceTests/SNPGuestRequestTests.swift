@@ -8,6 +8,7 @@ import KVMABI
 import SEVABI
 import SoftwareKVM
 import SoftwarePSP
+import TestSupport
 import Testing
 
 /// A launched guest that makes three requests with whatever its GHCB holds.

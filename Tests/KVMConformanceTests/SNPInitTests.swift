@@ -1,6 +1,7 @@
 // What an SNP VM offers, KVM_SEV_INIT2, and the rules common to all SEV commands [KVM-SEV].
 
 import KVMABI
+import TestSupport
 import Testing
 
 @Suite struct SNPInitTests {

@@ -7,6 +7,7 @@
 // A launched guest has the address map of PlainMachine in its first 64 KiB; 0x1_0000 and up are left to the test.
 
 import KVMABI
+import TestSupport
 import Testing
 
 /// What a SEV command gave: the errno, nil for success, and the firmware status.

@@ -1,6 +1,7 @@
 // guest_memfd, slots with a private half, memory attributes [KVM KVM_CREATE_GUEST_MEMFD, KVM_SET_MEMORY_ATTRIBUTES].
 
 import KVMABI
+import TestSupport
 import Testing
 
 @Suite struct SNPMemoryTests {

@@ -1,6 +1,7 @@
 // The system handle [KVM 4, "system ioctls"].
 
 import KVMABI
+import TestSupport
 import Testing
 
 @Suite struct SystemTests {

@@ -1,6 +1,7 @@
 // vCPUs: creation, registers, lists [KVM 4, "vcpu ioctls"].
 
 import KVMABI
+import TestSupport
 import Testing
 
 @Suite struct VCPUTests {

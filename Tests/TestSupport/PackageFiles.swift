@@ -144,7 +144,7 @@ public func writeFile(_ path: String, _ bytes: [UInt8]) -> Bool {
     return fclose(file) == 0 && count == bytes.count
 }
 
-private func isFolder(_ path: String) -> Bool {
+public func isFolder(_ path: String) -> Bool {
     var status = stat()
     return stat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFDIR
 }

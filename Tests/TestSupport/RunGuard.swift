@@ -6,7 +6,7 @@ import KVMABI
 import Synchronization
 
 /// Takes threads out of KVM_RUN: at once, repeatedly, or when they have been in it for too long.
-final class RunGuard: Sendable {
+public final class RunGuard: Sendable {
     private struct Entry: Sendable {
         var page: RunPage
         var thread: pthread_t
@@ -36,11 +36,13 @@ final class RunGuard: Sendable {
         return RunGuard()
     }()
 
-    /// Runs `body`, which is inside KVM_RUN on this thread; interrupts it after about a minute.
-    static func watching<Result>(_ page: RunPage, _ body: () throws(Errno) -> Result) throws(Errno) -> Result {
+    /// Runs `body`, which is inside KVM_RUN on this thread; interrupts it after about a minute, or as long as told.
+    public static func watching<Result>(
+        _ page: RunPage, seconds: Int = 60, _ body: () throws(Errno) -> Result
+    ) throws(Errno) -> Result {
         let key = shared.state.withLock { state in
             state.nextKey += 1
-            state.entries[state.nextKey] = Entry(page: page, thread: pthread_self(), looksLeft: 60)
+            state.entries[state.nextKey] = Entry(page: page, thread: pthread_self(), looksLeft: seconds)
             return state.nextKey
         }
         defer { shared.state.withLock { state in _ = state.entries.removeValue(forKey: key) } }
@@ -48,7 +50,7 @@ final class RunGuard: Sendable {
     }
 
     /// Runs `body` while another thread interrupts it again and again.
-    static func interrupting(_ page: RunPage, _ body: () throws -> Void) rethrows {
+    public static func interrupting(_ page: RunPage, _ body: () throws -> Void) rethrows {
         let key = shared.state.withLock { state in
             state.nextKey += 1
             state.entries[state.nextKey] = Entry(page: page, thread: pthread_self(), looksLeft: 0)
