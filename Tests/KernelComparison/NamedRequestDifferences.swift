@@ -149,6 +149,10 @@ public struct NamedRequestDifference: Sendable {
             "HWCR", "the software machine's firmware has set TscFreqSel; KVM starts a vCPU with 0",
             0xc001_0015...0xc001_0015),
         msr("patch level", "kvm_amd starts every vCPU with 0x01000065", 0x8b...0x8b),
+        msr(
+            "PLATFORM_INFO",
+            "newer kernels refuse to change it once the vCPU has run; KVM's own tests of 6.1 change it then",
+            0xce...0xce),
         msr("PAT types", "kvm_amd lets no memory type 2 or 3 in; this module takes every value", 0x277...0x277),
         msr("SYSENTER", "kvm_amd keeps 32 bits of the address", 0x175...0x176),
         msr("XSS", "this host offers no XSAVES", 0xda0...0xda0),

@@ -281,9 +281,6 @@ extension VirtualCPU {
                 continue
             }
             if writes {
-                // What the vCPU has been told of its features stays, once it has run [KVM kvm_is_immutable_feature_msr].
-                let isFeature = [MSRNumber.platformInfo, MSRNumber.deConfiguration].contains(entry.index)
-                if isFeature, hasRun, readMSR(entry.index, hostInitiated: true) != entry.data { return Int32(position) }
                 guard writeMSR(entry.index, entry.data, hostInitiated: true) else { return Int32(position) }
             } else {
                 guard let value = readMSR(entry.index, hostInitiated: true) else { return Int32(position) }
