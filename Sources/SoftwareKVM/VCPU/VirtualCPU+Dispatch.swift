@@ -64,7 +64,11 @@ extension VirtualCPU {
             case .interrupt: try queueInterrupt(argument.load())
             case .nmi: setPendingNMIs(pendingNMIs + 1)
             case .kvmclockControl:
-                if msrs.systemTime & 1 == 0 { throw .EINVAL }
+                // A time page that is not there is none.
+                let address = msrs.systemTime & ~1
+                guard msrs.systemTime & 1 != 0, address & 4095 <= 4096 - 32,
+                    vm.memory.userPage(gpa: address & ~4095, writing: false) != nil
+                else { throw .EINVAL }
                 msrs.guestStopped = true
                 requestClockUpdate()
             case .setTSCkHz:
