@@ -113,10 +113,14 @@ import X86Defs
     @Test func anNMIWaitsForTheInstructionBehindSTI() {
         let g = EngineGuest()
         g.state.rflags = 2
-        g.memory.write(code("sti; nop; hlt", "fb90f4"), at: 0x1_0000)
+        g.memory.write(code("sti; 20 nops; hlt", "fb" + String(repeating: "90", count: 20) + "f4"), at: 0x1_0000)
         g.processor.state = g.state
-        g.processor.sliceInstructionCount = 1
-        #expect(g.machine.run() == .interrupt)
+        // The shortest slice that has STI in it ends behind it.
+        g.processor.sliceInstructionCount = 0
+        while g.processor.rip == EngineGuest.code, g.processor.sliceInstructionCount < 100 {
+            g.processor.sliceInstructionCount += 1
+            #expect(g.machine.run() == .interrupt)
+        }
         #expect(g.processor.rip == EngineGuest.code + 1 && g.processor.isInInterruptShadow)
         g.processor.sliceInstructionCount = 100
         g.processor.nmiWindowRequested = true
