@@ -20,8 +20,8 @@ struct LifecycleTests {
         let (before, after) = (numbers(lines[0]), numbers(lines[1]))
         try #require(before.count == 4 && after.count == 4, "\(output)")
         #expect(after[0] == before[0], "descriptors: \(output)")
-        // Dispatch keeps a vCPU's thread for the next one, for a while.
-        #expect(after[1] <= max(before[1], processorCount), "threads: \(output)")
+        // Dispatch keeps threads for the next vCPUs, for a while: a handful, however many machines there were.
+        #expect(after[1] <= before[1] + processorCount + 2, "threads: \(output)")
         // The allocator may split or join what it has.
         #expect(after[2] <= before[2] + 4, "mappings: \(output)")
         // The allocator's own wavering, and less than a KiB for each machine.

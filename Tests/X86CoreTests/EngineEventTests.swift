@@ -113,16 +113,16 @@ import X86Defs
     @Test func anNMIWaitsForTheInstructionBehindSTI() {
         let g = EngineGuest()
         g.state.rflags = 2
-        g.memory.write(code("sti; 20 nops; hlt", "fb" + String(repeating: "90", count: 20) + "f4"), at: 0x1_0000)
+        g.memory.write(code("sti; nops", "fb" + String(repeating: "90", count: 500)), at: 0x1_0000)
         g.processor.state = g.state
-        // The shortest slice that has STI in it ends behind it.
+        // Blocks are as long as they can be: the shortest slice that STI's fits into is one too short for the next.
         g.processor.sliceInstructionCount = 0
-        while g.processor.rip == EngineGuest.code, g.processor.sliceInstructionCount < 100 {
+        while g.processor.rip == EngineGuest.code, g.processor.sliceInstructionCount < 500 {
             g.processor.sliceInstructionCount += 1
             #expect(g.machine.run() == .interrupt)
         }
         #expect(g.processor.rip == EngineGuest.code + 1 && g.processor.isInInterruptShadow)
-        g.processor.sliceInstructionCount = 100
+        g.processor.sliceInstructionCount = 1000
         g.processor.nmiWindowRequested = true
         g.processor.interruptWindowRequested = true
         #expect(g.machine.run() == .interruptWindow)
