@@ -163,7 +163,8 @@ final class EngineMachine {
         }
         processor.setState(s, keepingTranslations: true)
         var left = VMExit.interrupt
-        for _ in 0..<4 {
+        // Longer than a 16-bit LOOP that the host's processor ends within its time.
+        for _ in 0..<40 {
             left = processor.run()
             if left != .interrupt { break }
         }

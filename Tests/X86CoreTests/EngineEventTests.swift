@@ -113,20 +113,18 @@ import X86Defs
     @Test func anNMIWaitsForTheInstructionBehindSTI() {
         let g = EngineGuest()
         g.state.rflags = 2
-        g.memory.write(code("sti; nops", "fb" + String(repeating: "90", count: 500)), at: 0x1_0000)
+        g.state.generalRegisters[1] = 4096
+        g.state.generalRegisters[7] = EngineGuest.data
+        g.memory.write(code("rep stosb; sti; nop; hlt", "f3aafb90f4"), at: 0x1_0000)
         g.processor.state = g.state
-        // Blocks are as long as they can be: the shortest slice that STI's fits into is one too short for the next.
-        g.processor.sliceInstructionCount = 0
-        while g.processor.rip == EngineGuest.code, g.processor.sliceInstructionCount < 500 {
-            g.processor.sliceInstructionCount += 1
-            #expect(g.machine.run() == .interrupt)
-        }
-        #expect(g.processor.rip == EngineGuest.code + 1 && g.processor.isInInterruptShadow)
-        g.processor.sliceInstructionCount = 1000
+        // The string uses the slice up: it ends where the engine next looks, which is behind STI.
+        g.processor.sliceInstructionCount = 100
+        #expect(g.processor.run() == .interrupt)
+        #expect(g.processor.rip == EngineGuest.code + 3 && g.processor.isInInterruptShadow)
         g.processor.nmiWindowRequested = true
         g.processor.interruptWindowRequested = true
-        #expect(g.machine.run() == .interruptWindow)
-        #expect(g.processor.rip == EngineGuest.code + 2 && !g.processor.isInInterruptShadow)
+        #expect(g.processor.run() == .interruptWindow)
+        #expect(g.processor.rip == EngineGuest.code + 4 && !g.processor.isInInterruptShadow)
     }
 
     @Test func theShadowOfSTIEndsWithoutBeingAskedFor() {

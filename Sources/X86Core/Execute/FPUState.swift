@@ -90,8 +90,11 @@ extension Processor {
         c.pointee.fsw = UInt16(truncatingIfNeeded: q[0] &>> 16)
         c.pointee.ftw = UInt8(truncatingIfNeeded: q[0] &>> 32)
         c.pointee.fop = UInt16(truncatingIfNeeded: q[0] &>> 48) & 0x7ff
-        c.pointee.fip = wide ? q[1] : q[1] & 0xffff_ffff
-        c.pointee.fdp = wide ? q[2] : q[2] & 0xffff_ffff
+        // Of an address a processor keeps as many bits as its linear addresses can have, and their sign.
+        let lost: Int64 = configuration.announcedCR4 & CR4.la57 != 0 ? 7 : 16
+        func kept(_ v: UInt64) -> UInt64 { UInt64(bitPattern: (Int64(bitPattern: v) &<< lost) &>> lost) }
+        c.pointee.fip = wide ? kept(q[1]) : q[1] & 0xffff_ffff
+        c.pointee.fdp = wide ? kept(q[2]) : q[2] & 0xffff_ffff
         c.pointee.mxcsr = UInt32(truncatingIfNeeded: q[3]) & mxcsrMask
         let top = Int(c.pointee.fsw &>> 11) & 7
         for i in 0..<8 {
