@@ -13,7 +13,7 @@ SWIFT_BUILD = $(SWIFT) build -c release --no-color-diagnostics
 BIN = .build/release
 GUEST = .guest
 FUZZ_ARGS ?= --rounds 100
-CONFORMANCE_ARGS ?= --passes 2 --random 10000000
+CONFORMANCE_ARGS ?= --passes 2 --random 10400000
 GUEST_SOURCES = $(wildcard Firmware/guest/*)
 AGENT_SOURCES = $(shell find Sources/snp-guest-agent Sources/GuestAgent Sources/CGuestAgent Sources/SecretRelease \
     Sources/Crypto Sources/SEVABI Sources/KVMABI Sources/CProcess Sources/ABILayout -name '*.swift' -o -name '*.[ch]')
