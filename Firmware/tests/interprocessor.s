@@ -120,7 +120,9 @@ guest_main:
     sub eax, [others]
     EXPECT "and that one came after IRET", 0
 
-    # TLB shoot-down: the others read a page until it is taken away.
+    # TLB shoot-down: the others read a page until it is taken away. A processor may forget a translation at any time, so
+    # #PF may come before FLUSH does; behind FLUSH it has to come.
+    HANDLER 14, page_fault
     mov dword ptr [phase], 2
     SEND TO_OTHERS | PING           # out of HLT
     ALL pings
@@ -240,12 +242,12 @@ others_begin:
     sti
 2:  mov eax, [rsi]
     jmp 2b
-victim_is_gone:                     # by the handler of #PF
-    cli
+victim_is_gone:                     # by the handler of #PF; interrupts stay on for FLUSH
     lock inc dword ptr [faulted]
 3:  pause
     cmp dword ptr [phase], 3
     jb 3b
+    cli
     call changed
     mov [executed_value], eax
     lock inc dword ptr [executed]
@@ -291,7 +293,6 @@ flush_interrupt:
     push rsi
     mov rax, cr3
     mov cr3, rax
-    HANDLER 14, page_fault
     lock inc dword ptr [flushed]
     jmp interrupt_ends
 page_fault:
@@ -313,10 +314,8 @@ non_maskable:
     inc dword ptr [nmi_depth + rbx * 4]
     lock inc dword ptr [nmi_total]
     mov eax, [nmi_depth + rbx * 4]
-    cmp eax, [nmi_depth_seen]
-    jbe 1f
-    mov [nmi_depth_seen], eax
-1:  bts dword ptr [nmi_again], ebx
+    lock or [nmi_depth_seen], eax   # 1, or more than 1 when they nested
+    lock bts dword ptr [nmi_again], ebx
     jc 2f
     mov rsi, rbx
     shl rsi, 32

@@ -93,9 +93,9 @@ struct LocalAPIC {
 
     // MARK: APIC_BASE
 
-    /// A value without reserved bits, and not x2APIC without the APIC.
-    static func isBase(_ value: UInt64, physicalAddressBits: Int = 48) -> Bool {
-        let reserved: UInt64 = ~((UInt64(1) << UInt64(physicalAddressBits)) - 1) | 0x2ff
+    /// A value without reserved bits (physical addresses have 48), and not x2APIC without the APIC.
+    static func isBase(_ value: UInt64) -> Bool {
+        let reserved: UInt64 = 0xffff_0000_0000_02ff
         return value & reserved == 0 && value & 0xc00 != 0x400
     }
 

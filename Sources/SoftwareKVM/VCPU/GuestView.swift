@@ -124,12 +124,8 @@ final class GuestView: ProcessorMemory {
             if let entry = systemMemory.rmpEntry(spa), entry.assigned, entry.asid == asid, entry.gpa == gpa & ~4095 {
                 return spa
             }
-            return take(spa, gpa: gpa)
+            return systemMemory.rmpUpdate(spa, .guestInvalid(gpa: gpa & ~4095, asid: asid)) == .success ? spa : nil
         }
-    }
-
-    private func take(_ spa: SPA, gpa: UInt64) -> SPA? {
-        systemMemory.rmpUpdate(spa, .guestInvalid(gpa: gpa & ~4095, asid: asid)) == .success ? spa : nil
     }
 
     /// KVM_PRE_FAULT_MEMORY: makes the page present, private or shared as its attribute says.

@@ -24,7 +24,6 @@ enum MSRNumber {
     static let efer: UInt32 = 0xc000_0080
     static let hwcr: UInt32 = 0xc001_0015
     static let deConfiguration: UInt32 = 0xc001_1029
-    static let supervisorState: UInt32 = 0xda0
     static let tscRatio: UInt32 = 0xc000_0104
     static let virtualSpeculationControl: UInt32 = 0xc001_011f
 

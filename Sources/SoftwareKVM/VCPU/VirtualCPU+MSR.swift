@@ -42,8 +42,6 @@ extension VirtualCPU {
                 controller.apics.indices.contains(index) ? controller.apics[index].readMSR(number, now: now) : nil
             }
         case _ where MSRNumber.harmless.contains(number): return 0
-        // No supervisor components.
-        case MSRNumber.supervisorState where hostInitiated: return 0
         // Of these KVM keeps 32 bits [KVM svm_get_msr].
         case 0x175, 0x176:
             return readProcessorMSR(number).map {
@@ -142,7 +140,6 @@ extension VirtualCPU {
             return accepted
         case _ where MSRNumber.onlyRead.contains(number): return false
         case _ where MSRNumber.harmless.contains(number): break
-        case MSRNumber.supervisorState where hostInitiated: return value == 0
         case 0x175, 0x176:
             return writeProcessorMSR(number, hostInitiated ? value & 0xffff_ffff : value)
         // LMA follows the paging.
