@@ -29,9 +29,19 @@ int32_t folder_create_private(uint64_t path_address) {
     return S_ISDIR(status.st_mode) ? 0 : -ENOTDIR;
 }
 
-int32_t file_lock(uint64_t path_address) {
+int32_t file_open_private(uint64_t path_address) {
     int descriptor = open((const char *)(uintptr_t)path_address, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (descriptor < 0) return -errno;
+    return descriptor < 0 ? -errno : descriptor;
+}
+
+int32_t file_overwrite(int32_t descriptor, uint64_t address, uint64_t byte_count) {
+    if (ftruncate(descriptor, 0) != 0 || lseek(descriptor, 0, SEEK_SET) != 0) return -errno;
+    return file_write(descriptor, address, byte_count);
+}
+
+int32_t file_lock(uint64_t path_address) {
+    int descriptor = file_open_private(path_address);
+    if (descriptor < 0) return descriptor;
     while (flock(descriptor, LOCK_EX) != 0) {
         if (errno == EINTR) continue;
         int error = errno;

@@ -114,13 +114,14 @@ struct PlatformStateFolder: PlatformStore {
         return bytes
     }
 
-    /// What was kept last by ``keepCertificates(_:)``; empty when there is nothing, or nothing that can be read.
+    /// What was written last into ``openCertificatesToKeep()``; empty when there is nothing, or nothing that can be read.
     func keptCertificates() -> [UInt8] {
         (try? contents(of: certificatesFile, "the platform's certificates")) ?? []
     }
 
-    /// Keeps bytes that can be made again: a failure costs time only.
-    func keepCertificates(_ bytes: [UInt8]) { _ = replace(certificatesFile, bytes) }
+    /// Opens the file for bytes that can be made again.
+    /// - Returns: Its descriptor, or a negated errno: not keeping them costs time only.
+    func openCertificatesToKeep() -> Int32 { withPath(certificatesFile) { file_open_private($0) } }
 
     // MARK: Files
 

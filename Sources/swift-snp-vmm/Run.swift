@@ -143,10 +143,8 @@ struct Run: ParsableCommand {
         if console.isInteractive { reporter.say("console: Ctrl-A x ends, Ctrl-A h helps") }
         ending.follow(machine)
         // The machine's own threads begin after this, and have what this one has.
-        if !preparation.certificatesComeLate {
-            for gap in Sandbox.enter(.processor) {
-                StandardError.write(line: "warning: this host kernel lacks a part of the sandbox: \(gap)")
-            }
+        for gap in Sandbox.enter(.processor) {
+            StandardError.write(line: "warning: this host kernel lacks a part of the sandbox: \(gap)")
         }
         console.attach(to: machine)
         let outcome = machine.run()
@@ -202,9 +200,13 @@ struct Run: ParsableCommand {
         do {
             let host = try Host(kernel)
             try host.require(technology)
-            var certificateTable = technology == .snp ? backend.softwarePlatform?.lazyCertificates : nil
-            if let table = try certificates?.table(on: backend.kernel) { certificateTable = { table } }
-            preparation.certificatesComeLate = certificateTable != nil && certificates == nil
+            var certificateTable: (@Sendable () -> [UInt8]?)?
+            if let table = try certificates?.table(on: backend.kernel) {
+                certificateTable = { table }
+            } else if technology == .snp, let platform = backend.softwarePlatform {
+                let table = PlatformCertificateTable(of: platform)
+                certificateTable = { table.bytes }
+            }
             // An image for the bare machine starts without paging, and chooses for itself.
             description.cpuid = try host.guestCPUID(
                 processorCount: guest.cpus, technology: technology,
@@ -261,8 +263,6 @@ struct Run: ParsableCommand {
 /// Times what comes before the launch.
 struct Preparation {
     private(set) var phases: [Phase] = []
-    /// A vCPU's thread will open the software platform's files, when the guest asks for its certificates.
-    var certificatesComeLate = false
     private var mark = ContinuousClock.now
 
     mutating func finish(_ name: String) {

@@ -4,7 +4,6 @@ import Attestation
 import Crypto
 import KVMABI
 import SNPVMM
-import Synchronization
 
 /// A certificate table, or what one can be made of.
 struct RunCertificates {
@@ -89,30 +88,5 @@ extension CertificateFolder {
     fileprivate var isTable: Bool {
         guard !InputFile(path: path).isFolder, let bytes = try? Self.read(path: path) else { return false }
         return !PEM.isText(bytes) && bytes.first != 0x30
-    }
-}
-
-extension SoftwarePlatform {
-    /// The platform's own certificates, made when a guest first asks: that may take seconds.
-    var lazyCertificates: @Sendable () -> [UInt8]? {
-        let made = LazyTable()
-        return { made.value { try self.certificateTable() } }
-    }
-}
-
-/// A table that is made once.
-private final class LazyTable: Sendable {
-    private let table = Mutex<[UInt8]?>(nil)
-
-    func value(_ make: () throws -> [UInt8]) -> [UInt8]? {
-        table.withLock { table in
-            if let table { return table }
-            do { table = try make() } catch {
-                let text = (error as? CommandFailure)?.message ?? "\(error)"
-                StandardError.write(line: "warning: guests get no certificates: \(text)")
-                table = CertificateTable(entries: []).bytes
-            }
-            return table
-        }
     }
 }

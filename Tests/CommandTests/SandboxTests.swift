@@ -7,21 +7,54 @@ import Testing
 @Suite(.enabled(if: BuiltGuest.kernel != nil && BuiltGuest.initrd != nil, "no default guest: run `make guest`"))
 struct RunSandboxTests {
     /// While a guest with all kinds of devices runs, every thread of the process has given up what it does not need, and
-    /// its devices work.
-    @Test func everyThreadIsConfined() throws {
+    /// its devices work. An SNP guest's certificates are the software machine's own, which are made when it asks.
+    @Test(arguments: ["none", "sev-es", "snp"]) func everyThreadIsConfined(_ technology: String) throws {
         let folder = try ScratchFolder()
         #expect(writeFile(folder.path + "/disk", [UInt8](repeating: 0x41, count: 1 << 20)))
         let guest = try GuestShell([
             "--backend", "software", "--kernel", try #require(BuiltGuest.kernel), "--initrd",
             try #require(BuiltGuest.initrd), "--cmdline",
             "console=ttyS0 quiet panic=-1 reboot=a 8250.nr_uarts=1 pci=off cryptomgr.notests", "--memory", "256M",
-            "--confidential", "none", "--cpus", "2", "--rng", "--disk", folder.path + "/disk", "--vsock",
-            "3," + folder.path + "/vsock", "--report", folder.path + "/report.html",
+            "--confidential", technology, "--cpus", "2", "--rng", "--disk", folder.path + "/disk", "--vsock",
+            "3," + folder.path + "/vsock", "--report", folder.path + "/report.html", "--platform-state",
+            folder.path + "/platform",
         ])
-        let process = "/proc/\(guest.identifier)"
-        let threads = folderEntries(process + "/task")
         // Two vCPUs, console, disk, sockets, signals.
-        #expect(threads.count >= 6)
+        try expectConfined(guest.identifier, threadCount: 6)
+        #expect(guest.powerOff() == .exited(0))
+        #expect(readFile(folder.path + "/report.html")?.isEmpty == false)
+        // Its socket is gone with it.
+        #expect(folderEntries(folder.path) == ["disk", "platform", "report.html"])
+    }
+
+    /// The same for flat guests, in the other configurations that make threads: memory made by several of them, and vCPUs on
+    /// processors of the host.
+    @Test(
+        .enabled(if: BuiltGuest.firmware("spin") != nil, "no flat guests: run `make firmware`"),
+        arguments: ["none", "sev", "sev-es", "snp"])
+    func noThreadIsLeftOut(_ technology: String) throws {
+        let command = try #require(BuiltProgram.path("swift-snp-vmm"))
+        let folder = try ScratchFolder()
+        let guest = try ChildProcess(
+            command,
+            [
+                "run", try #require(BuiltGuest.firmware("spin")), "--backend", "software", "--confidential", technology,
+                "--memory", "64M", "--prefault", "--huge-pages", "off", "--cpu-affinity", "all:0", "--cpus", "3",
+                "--launch-log", folder.path + "/log", "--platform-state", folder.path + "/platform",
+            ], mergesError: true)
+        defer { guest.kill() }
+        let boot = guest.read(until: "spinning", timeoutMilliseconds: 120_000)
+        try #require(boot.found, "\(boot.output)")
+        // Three vCPUs, console or not, signals.
+        try expectConfined(guest.identifier, threadCount: 4)
+    }
+
+    private func expectConfined(_ identifier: Int32, threadCount: Int) throws {
+        let process = "/proc/\(identifier)"
+        // The last vCPU's thread may begin after the guest has.
+        for _ in 0..<1000 where folderEntries(process + "/task").count < threadCount { usleep(10_000) }
+        let threads = folderEntries(process + "/task")
+        #expect(threads.count >= threadCount)
         for thread in threads {
             let status = fields(try #require(readFile("\(process)/task/\(thread)/status")))
             #expect(status["Seccomp"] == "2", "thread \(thread) \(status["Name"] ?? "")")
@@ -29,10 +62,6 @@ struct RunSandboxTests {
             #expect(status["CapEff"] == "0000000000000000")
             #expect(status["CapPrm"] == "0000000000000000")
         }
-        #expect(guest.powerOff() == .exited(0))
-        #expect(readFile(folder.path + "/report.html")?.isEmpty == false)
-        // Its socket is gone with it.
-        #expect(folderEntries(folder.path) == ["disk", "report.html"])
     }
 
     /// Whoever may use the files needs no other right: not root, no capability, no group.

@@ -12,6 +12,12 @@ int32_t folder_create_private(uint64_t path_address);
  * descriptor. */
 int32_t file_lock(uint64_t path_address);
 
+/* Opens the file for reading and writing, made with mode 0600 if need be. */
+int32_t file_open_private(uint64_t path_address);
+
+/* Makes these bytes all that an open file holds, without opening another: a reader meanwhile sees a part of them. */
+int32_t file_overwrite(int32_t descriptor, uint64_t address, uint64_t byte_count);
+
 /* Replaces the file by these bytes, with mode 0600: a reader sees the old bytes or the new ones. The temporary file is
  * the path with this process's id and ".new" behind it. */
 int32_t file_replace_private(uint64_t path_address, uint64_t address, uint64_t byte_count);
