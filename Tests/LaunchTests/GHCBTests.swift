@@ -175,6 +175,29 @@ import Testing
         #expect(guest.ghcb[.rax] == 0xfb)
     }
 
+    /// The page turns private, or goes with its slot, while the VMM answers for it: the answer is written as KVM writes it,
+    /// to the VMM's page, or nowhere. What the guest does to the page itself is a memory fault by name.
+    @Test func pageIsTakenDuringAnExit() throws {
+        let guest = try GHCBGuest()
+        #expect(guest.event(.ioio, info1: 0x60 << 16 | 1 << 4 | 1) { $0[.rax] = 0 } == .exit(.io))
+        try guest.vm.setPrivate(GHCBGuest.ghcbGPA, 4096)
+        guest.runPage.setPortData([0x5a], guest.runPage.portIO)
+        #expect(guest.vcpu.complete() == .resume)
+        #expect(guest.ghcb[.rax] == 0x5a)
+        // Still the registered one.
+        #expect(guest.event(.wbinvd) == .resume)
+
+        let string = guest.event(.ioio, info1: 0x3f8 << 16 | 1 << 4 | 0xc, info2: 5) {
+            $0[.scratch] = GHCBGuest.ghcbGPA + 0x800
+        }
+        #expect(string == .exit(.io))
+        var slot = guest.vm.region()
+        slot.memoryByteCount = 0
+        try guest.vm.kernel.call(guest.vm.vm, .setUserMemoryRegion2, reading: slot)
+        #expect(guest.vcpu.complete() == .resume)
+        #expect(guest.event(.wbinvd) == .resume)
+    }
+
     @Test func stringPorts() throws {
         let guest = try GHCBGuest()
         // REP OUTSB of 5 bytes from the shared buffer.

@@ -382,10 +382,12 @@ package final class VirtualCPU: @unchecked Sendable {
         return high < 1_000_000 ? UInt64(1_000_000).dividingFullWidth((high, low)).quotient : 0
     }
 
-    /// Counts as another vCPU does. Before the first KVM_RUN.
+    /// Counts as another vCPU does, which may be running. Before the first KVM_RUN.
     func shareTSC(of other: VirtualCPU) {
-        tscKHz = other.tscKHz
-        tscOffset = other.processor?.tscOffset ?? other.tscOffset
+        paused {
+            tscKHz = other.tscKHz
+            tscOffset = other.processor?.tscOffset ?? other.tscOffset
+        }
     }
 
     /// The guest's time-stamp counter now.
