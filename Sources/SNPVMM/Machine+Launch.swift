@@ -90,20 +90,25 @@ extension Machine {
     // MARK: SNP
 
     static func launch(
-        _ plan: LaunchPlan, _ initialized: consuming SNPInitialized, identity: LaunchIdentity, _ steps: StepRecorder
-    ) throws(VMMError) {
+        _ plan: LaunchPlan, _ initialized: consuming SNPInitialized, _ configuration: MachineConfiguration,
+        _ steps: StepRecorder
+    ) throws(VMMError) -> [String] {
+        var corrections: [String] = []
         let begin = steps.begin(.start, "SNP_LAUNCH_START")
         var launching = try initialized.start(policy: plan.policy)
         steps.end(begin, detail: "policy \(hex(plan.policy))")
         for region in plan.regions {
             let pages = region.byteCount / UInt64(KVM.pageByteCount)
             let begin = steps.begin(.update, "\(region.pageType) \(region.label)", pageCount: pages)
-            launching = try launching.update(region) { steps.progress($0 / UInt64(KVM.pageByteCount)) }
+            launching = try launching.update(
+                region, takesCorrection: configuration.takesCorrectedCPUID, corrected: { corrections += $0 },
+                progress: { steps.progress($0 / UInt64(KVM.pageByteCount)) })
             steps.end(begin, detail: "\(pages) \(pages == 1 ? "page" : "pages") at \(hex(region.gpa))")
         }
         let last = steps.begin(.finish, "SNP_LAUNCH_FINISH")
-        try launching.finish(identity)
+        try launching.finish(configuration.identity)
         steps.end(last, detail: "\(plan.processors.count) VMSA")
+        return corrections
     }
 
     // MARK: SEV and SEV-ES

@@ -26,6 +26,9 @@ public struct MachineConfiguration: Sendable {
     public var cpuid: [CPUIDLeaf]
     /// HOST_DATA and ID block, for an SNP guest.
     public var identity: LaunchIdentity
+    /// An SNP guest whose CPUID page the firmware refuses is launched with the values that it accepts
+    /// (``Machine/cpuidCorrections``); else its launch ends.
+    public var takesCorrectedCPUID = false
     /// Gives the certificate table that an SNP guest finds beside its report [GHCB 4.1.8.1]; nil: not now, the guest asks
     /// again. Called for each such report on the vCPU's thread, so it can follow a change of the platform's TCB. Without
     /// it the guest finds an empty table. Needs Linux 7.0.
@@ -85,6 +88,9 @@ public final class Machine: Sendable {
     let launchedMap: MemoryMap
     /// What LAUNCH_MEASURE answered, for a SEV or SEV-ES guest.
     public let measurement: SEVMeasurement?
+    /// The registers of an SNP guest's CPUID page in which the firmware did not accept what the host offered: "leaf 0x7 EBX: offered
+    /// 0x…, the firmware accepts 0x…". Not measured either way.
+    public let cpuidCorrections: [String]
     let runState = Mutex(RunState())
     let certificateTable: (@Sendable () -> [UInt8]?)?
     let processorAffinity: [Int: [Int]]
@@ -167,16 +173,18 @@ public final class Machine: Sendable {
         var map = MemoryMap(plan)
         switch consume initialized {
         case .some(.snp(let initialized)):
-            try Self.launch(plan, initialized, identity: configuration.identity, steps)
+            cpuidCorrections = try Self.launch(plan, initialized, configuration, steps)
             measurement = nil
         case .some(.sev(let initialized)):
             let launched = try Self.launch(
                 plan, initialized, in: memory, of: kernel, owner: owner, steps)
             measurement = launched.measurement
+            cpuidCorrections = []
             map.secretArea = launched.secretArea
         case nil:
             try Self.copy(plan, into: memory, steps)
             measurement = nil
+            cpuidCorrections = []
         }
         map.atLaunch = memory.areas
 

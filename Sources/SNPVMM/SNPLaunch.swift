@@ -53,9 +53,13 @@ struct SNPLaunching: ~Copyable {
     ///
     /// The kernel works page by page and may stop early, at the end of a slot or at a signal, and still succeed: what is
     /// left is asked for again.
-    /// - Parameter progress: Called with the bytes done so far.
+    /// - Parameters:
+    ///   - takesCorrection: A CPUID page that the firmware refuses is given to it once more with the values that it accepts.
+    ///   - corrected: Called with what differs, when that was done.
+    ///   - progress: Called with the bytes done so far.
     consuming func update(
-        _ region: LaunchPlan.Region, progress: (UInt64) -> Void
+        _ region: LaunchPlan.Region, takesCorrection: Bool = false, corrected: ([String]) -> Void = { _ in },
+        progress: (UInt64) -> Void
     ) throws(VMMError) -> SNPLaunching {
         let isZero = region.pageType == .zero
         let limit = isZero ? Self.maximumZeroByteCount : UInt64(SEVChannel.dataByteCount)
@@ -70,16 +74,19 @@ struct SNPLaunching: ~Copyable {
                     channel.store(region.contents[Int(done)..<Int(done + part)])
                 }
             }
-            try updatePart(region, gpa: region.gpa &+ done, byteCount: part)
+            let correction = try updatePart(
+                region, gpa: region.gpa &+ done, byteCount: part, takesCorrection: takesCorrection)
+            if let correction { corrected(correction.differences) }
             done += part
             progress(done)
         }
         return SNPLaunching(channel: channel)
     }
 
+    /// - Returns: What the firmware took away from a CPUID page, when it was given its own.
     private borrowing func updatePart(
-        _ region: LaunchPlan.Region, gpa: UInt64, byteCount: UInt64
-    ) throws(VMMError) {
+        _ region: LaunchPlan.Region, gpa: UInt64, byteCount: UInt64, takesCorrection: Bool
+    ) throws(VMMError) -> CPUIDCorrection? {
         let pageByteCount = UInt64(KVM.pageByteCount)
         var update = KVMSNPLaunchUpdate()
         update.gfnStart = gpa / pageByteCount
@@ -87,6 +94,7 @@ struct SNPLaunching: ~Copyable {
         update.byteCount = byteCount
         update.type = region.pageType.rawValue
         var idleAttempts = 0
+        var correction: CPUIDCorrection?
         while update.byteCount > 0 {
             let before = update
             let refusal = channel.issue(.snpLaunchUpdate, &update)
@@ -106,6 +114,14 @@ struct SNPLaunching: ~Copyable {
                 continue
             }
             idleAttempts += 1
+            if takesCorrection, correction == nil, region.pageType == .cpuid, refusal.errno == .EIO,
+                refusal.firmwareStatus == .invalidParameter
+            {
+                // The kernel has put the page that the firmware accepts where the source is.
+                correction = CPUIDCorrection(
+                    offered: region.contents, corrected: channel.data(byteCount: KVM.pageByteCount))
+                continue
+            }
             let mayRetry =
                 switch refusal.errno {
                 case .EAGAIN, .EINTR: idleAttempts < Self.maximumIdleAttempts
@@ -117,6 +133,7 @@ struct SNPLaunching: ~Copyable {
                     region, update, refusal.errno, refusal.errno == .EIO ? refusal.firmwareStatus : nil, finding: nil)
             }
         }
+        return correction
     }
 
     private borrowing func failure(
@@ -141,7 +158,7 @@ struct SNPLaunching: ~Copyable {
                 offered: region.contents, corrected: channel.data(byteCount: KVM.pageByteCount))
             error.finding = correction.differences.joined(separator: "; ")
             error.likelyCause = "CPUID values that the firmware does not vouch for on this processor"
-            error.nextStep = "take these features away from the guest's CPUID list"
+            error.nextStep = "launch without these features: run --accept-cpuid-correction"
         }
         return error
     }

@@ -37,6 +37,10 @@ struct Run: ParsableCommand {
                 + "Real kernels need to be Linux 7.0. (default: a software platform's own; else none)",
             valueName: "path"))
     var certs: String?
+    @Flag(
+        name: .customLong("accept-cpuid-correction"),
+        help: "Launches an SNP guest without the CPU features that the firmware refuses, instead of not at all.")
+    var acceptCPUIDCorrection = false
     @Option(
         help: "Who runs the guest: auto (the real kernel if it can do what is asked, else software), kvm or software.")
     var backend = BackendChoice.auto
@@ -101,6 +105,9 @@ struct Run: ParsableCommand {
         if certs != nil, guest.confidential != .snp {
             throw ValidationError("--certs belongs to --confidential snp.")
         }
+        if acceptCPUIDCorrection, guest.confidential != .snp {
+            throw ValidationError("--accept-cpuid-correction belongs to --confidential snp.")
+        }
     }
 
     /// The bare machine's ports.
@@ -133,6 +140,9 @@ struct Run: ParsableCommand {
             reporter.clearProgress()
             record.finish(nil, preparation, .init(error))
             throw error
+        }
+        for difference in machine.cpuidCorrections {
+            StandardError.write(line: "warning: CPUID \(difference); launched with that")
         }
         guard !launchOnly else {
             record.finish(machine, preparation, .launched)
@@ -231,6 +241,7 @@ struct Run: ParsableCommand {
                 technology: technology, memoryByteCount: description.memoryByteCount, plan: plan,
                 cpuid: description.cpuid, identity: identity, certificateTable: certificateTable, devices: devices,
                 bare: try bareMachine())
+            configuration.takesCorrectedCPUID = acceptCPUIDCorrection
             configuration.memoryPlacement = placement.memoryPlacement()
             configuration.processorAffinity = affinity
             do {

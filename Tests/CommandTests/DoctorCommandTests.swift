@@ -98,6 +98,14 @@ struct DoctorCommandTests {
             let cause = output.split(separator: "\n").first { $0.contains("likely cause:") }
             #expect(causes.insert(String(cause ?? "none")).inserted, "\(scenario): \(output)")
         }
+        // The same guest goes on without the feature where that is asked for, and says so.
+        let corrected = try command(
+            [
+                "run", guest, "--launch-only", "--quiet", "--memory", "32M", "--scenario", "cpuid-refused",
+                "--accept-cpuid-correction", "--platform-state", state + ".d",
+            ])
+        #expect(corrected.ending == .exited(0), "\(corrected.output)")
+        #expect(corrected.output.contains("warning: CPUID leaf 0x7 EBX: offered"), "\(corrected.output)")
         let policy = try command(
             ["run", guest, "--launch-only", "--memory", "32M", "--policy", "0x20000", "--scenario", "kernel-6.12"]
                 + ["--platform-state", state + ".d"])

@@ -34,19 +34,17 @@ func samplePlan(normalByteCount: Int = 3 * 4096, features: UInt64 = 1) -> Launch
 func launch(
     _ kernel: any HostKernel, plan: LaunchPlan = samplePlan(), confidential: Bool = true, memory: UInt64 = 16 << 20,
     identity: LaunchIdentity = LaunchIdentity(), certificates: (@Sendable () -> [UInt8]?)? = nil,
-    devices: [any VirtioDevice] = [],
+    devices: [any VirtioDevice] = [], takesCorrectedCPUID: Bool = false,
     console: @escaping @Sendable (UInt8) -> Void = { _ in },
     observe: @escaping (LaunchEvent) -> Void = { _ in }
 ) throws(VMMError) -> Machine {
     let host = try Host(kernel)
     let cpuid = try host.guestCPUID(processorCount: 1, technology: confidential ? .snp : nil)
-    return try Machine(
-        host: host,
-        configuration: MachineConfiguration(
-            technology: confidential ? .snp : nil, memoryByteCount: memory, plan: plan, cpuid: cpuid,
-            identity: identity,
-            certificateTable: certificates, devices: devices),
-        console: console, observe: observe)
+    var configuration = MachineConfiguration(
+        technology: confidential ? .snp : nil, memoryByteCount: memory, plan: plan, cpuid: cpuid, identity: identity,
+        certificateTable: certificates, devices: devices)
+    configuration.takesCorrectedCPUID = takesCorrectedCPUID
+    return try Machine(host: host, configuration: configuration, console: console, observe: observe)
 }
 
 private func failure(_ body: () throws(VMMError) -> Machine) -> VMMError? {
@@ -181,6 +179,23 @@ private func failure(_ body: () throws(VMMError) -> Machine) -> VMMError? {
         #expect(error?.finding == "leaf 0x1 ECX: offered 0x41202001, the firmware accepts 0x40202001")
         #expect(error?.firmwareStatus == .invalidParameter)
         #expect(error?.exitStatus == .launchRefused)
+    }
+
+    /// Once only: a firmware that refuses its own values ends the launch.
+    @Test func correctedCPUIDPageIsTakenWhereThatIsAsked() throws {
+        let corrected = CPUIDTable(entries: [CPUIDTableEntry(function: 1, eax: 0xa00f11, ecx: 0x4020_2001)]).bytes
+        let kernel = ScriptedKernel()
+        kernel.state.withLock { $0.updates = [.complete, .complete, .complete, .corrected(corrected)] }
+        let machine = try launch(kernel, takesCorrectedCPUID: true)
+        #expect(machine.cpuidCorrections == ["leaf 0x1 ECX: offered 0x41202001, the firmware accepts 0x40202001"])
+        #expect(kernel.state.withLock { $0.launched.last?.contents } == corrected)
+
+        let stubborn = ScriptedKernel()
+        stubborn.state.withLock {
+            $0.updates = [.complete, .complete, .complete, .corrected(corrected), .corrected(corrected)]
+        }
+        let error = failure { () throws(VMMError) in try launch(stubborn, takesCorrectedCPUID: true) }
+        #expect(error?.firmwareStatus == .invalidParameter)
     }
 
     @Test func identityReachesTheKernel() throws {
