@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -116,4 +117,11 @@ uint64_t ckvm_raise_memory_lock_limit(void) {
         if (setrlimit(RLIMIT_MEMLOCK, &limit) != 0) limit.rlim_cur = before;
     }
     return limit.rlim_cur == RLIM_INFINITY ? UINT64_MAX : (uint64_t)limit.rlim_cur;
+}
+
+int32_t ckvm_unblock_signal(int32_t number) {
+    sigset_t one;
+    sigemptyset(&one);
+    if (sigaddset(&one, number) != 0) return -errno;
+    return -pthread_sigmask(SIG_UNBLOCK, &one, 0);
 }

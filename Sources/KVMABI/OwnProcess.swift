@@ -32,6 +32,10 @@ public enum OwnProcess {
     /// - Throws: As ``KernelMapping/bind(toNode:)``.
     public static func bindMemory(toNode node: UInt32) throws(Errno) { try check(ckvm_bind_thread_memory(node)) }
 
+    /// From here on the calling thread gets this signal. Threads of Dispatch block all that they can, so that a signal sent to
+    /// one of them would interrupt nothing.
+    public static func unblock(signal number: Int32) { _ = ckvm_unblock_signal(number) }
+
     /// Raises the limit on locked memory (`RLIMIT_MEMLOCK`) as far as this user may.
     ///
     /// - Returns: The limit in bytes; nil for none.

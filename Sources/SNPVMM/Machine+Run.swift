@@ -95,6 +95,7 @@ extension Machine {
     /// Runs one vCPU on the calling thread until the run ends, and ends it for the others when this one says so.
     private func runProcessor(_ id: Int, since start: ContinuousClock.Instant) {
         let thread = pthread_self()
+        OwnProcess.unblock(signal: Self.kickSignal)
         runState.withLock { $0.runners.append(thread) }
         var counts = ExitCounts(start: start)
         // The thread is not this machine's for ever.

@@ -1,7 +1,8 @@
 // Signals that ask for an end: the guest's power button first, then force; and what a killed command leaves behind.
 
-import Testing
+import Glibc
 import TestSupport
+import Testing
 
 @Suite struct OrderlyEndTests {
     static let patience: Int32 = 120_000
@@ -45,6 +46,29 @@ import TestSupport
         let output = guest.readUntilItEnds(timeoutMilliseconds: Self.patience)
         #expect(output.contains(reason), "\(output)")
         #expect(guest.wait().ending == .signalled(15), "\(output)")
+    }
+
+    /// A vCPU that waits inside a real kernel hears of the end by a signal only, so no vCPU's thread may block it.
+    @Test(.enabled(if: BuiltGuest.firmware("spin") != nil, "no flat guests: run `make firmware`"))
+    func everyVCPUsThreadCanBeInterrupted() throws {
+        let guest = try start([
+            try #require(BuiltGuest.firmware("spin")), "--confidential", "none", "--memory", "32M", "--cpus", "4",
+        ])
+        defer { guest.kill() }
+        let boot = guest.read(until: "spinning", timeoutMilliseconds: Self.patience)
+        try #require(boot.found, "\(boot.output)")
+        let tasks = "/proc/\(guest.identifier)/task"
+        // SIGUSR1 is bit 9 of the mask of blocked signals.
+        func hearing() -> Int {
+            folderEntries(tasks).count { thread in
+                let status = String(decoding: readFile("\(tasks)/\(thread)/status") ?? [], as: UTF8.self)
+                let mask = status.split(separator: "\n").first { $0.hasPrefix("SigBlk:") }?.dropFirst(7)
+                    .filter(\.isHexDigit)
+                return mask.flatMap { UInt64($0, radix: 16) }.map { $0 & 0x200 == 0 } ?? false
+            }
+        }
+        for _ in 0..<1000 where hearing() < 4 { usleep(10_000) }
+        #expect(hearing() >= 4)
     }
 
     /// A guest that cannot hear is not waited for.

@@ -54,6 +54,9 @@ int32_t ckvm_populate(uint64_t address, uint64_t byte_count, uint32_t thread_cou
 int32_t ckvm_get_processors(uint64_t address);
 int32_t ckvm_set_processors(uint64_t address);
 
+// The calling thread gets this signal from here on. 0 or a negated errno.
+int32_t ckvm_unblock_signal(int32_t number);
+
 // Raises this process's limit on locked memory as far as it may, and gives the limit in bytes; all ones for none.
 uint64_t ckvm_raise_memory_lock_limit(void);
 
