@@ -12,7 +12,8 @@ public enum GuestCPUID {
     /// Adapts the supported leaves to our machine; the result is for `KVM_SET_CPUID2` and for ``page(of:)`` alike.
     ///
     /// Sets the hypervisor bit, keeps the KVM features that work with private memory, and describes `processorCount`
-    /// processors. A processor's own APIC id (leaf 1 EBX 31:24) is left 0 for the caller to set.
+    /// processors: cores of one socket, with one thread each. A processor's own APIC id (leaf 1 EBX 31:24, leaf 0xB EDX,
+    /// leaf 0x8000001E) is left 0 for the caller to set.
     /// - Parameter fiveLevelPaging: Shows 5-level paging (LA57) where the host has it. Otherwise it is hidden: a guest
     ///   starts with four levels, and a Linux kernel that sees it leaves long mode to switch, through memory below
     ///   640 KiB.
@@ -25,7 +26,7 @@ public enum GuestCPUID {
     ) -> [CPUIDLeaf] {
         let isConfidential = technology != nil
         let count = UInt32(truncatingIfNeeded: processorCount)
-        return supported.filter { isConfidential || $0.function != 0x8000_001f }.map { original in
+        return described(supported.filter { isConfidential || $0.function != 0x8000_001f }, count).map { original in
             var leaf = original
             switch (leaf.function, leaf.index) {
             case (1, _):
@@ -45,7 +46,8 @@ public enum GuestCPUID {
             case (0x8000_0001, _):
                 if isConfidential { leaf.ecx &= ~(1 << 2) }
             case (0x8000_0008, _):
-                leaf.ecx = count &- 1
+                // How many, and how many bits of the APIC id tell them apart.
+                leaf.ecx = (count &- 1) & 0xff | coreIDBitCount(count) << 12
                 if isConfidential { leaf.ebx &= ~(1 << 25) }
             case (0x8000_001f, _):
                 // EAX: SEV (bit 1), SEV-ES (bit 3), coherency across the C-bit enforced by hardware (bit 10). EBX: C-bit and
@@ -66,6 +68,25 @@ public enum GuestCPUID {
             }
             return leaf
         }
+    }
+
+    /// With our topology in the place of the host's: a kernel lists leaf 0xB with nothing in it, or with the host's own, and
+    /// leaf 0x1F, which says the same at greater length, needs no guest.
+    private static func described(_ leaves: [CPUIDLeaf], _ count: UInt32) -> [CPUIDLeaf] {
+        leaves.filter { ($0.function != 0xb || $0.index == 0) && $0.function != 0x1f }.flatMap { leaf in
+            guard leaf.function == 0xb else { return [leaf] }
+            return [
+                // EAX: how far to shift an x2APIC id to the next level; EBX: processors; ECX 15:8: 1 thread, 2 core.
+                CPUIDLeaf(function: 0xb, index: 0, isIndexed: true, eax: 0, ebx: 1, ecx: 0x100),
+                CPUIDLeaf(
+                    function: 0xb, index: 1, isIndexed: true, eax: coreIDBitCount(count), ebx: count, ecx: 0x201),
+            ]
+        }
+    }
+
+    /// Bits of the APIC id that number the cores.
+    private static func coreIDBitCount(_ count: UInt32) -> UInt32 {
+        count > 1 ? UInt32(32 - (count - 1).leadingZeroBitCount) : 0
     }
 
     /// The CPUID page for a list of leaves [SNP 8.17.2.6].

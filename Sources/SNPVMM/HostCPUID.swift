@@ -41,7 +41,10 @@ enum ProcessorCPUID {
             switch leaf.function {
             case 0x1: entry.ebx = entry.ebx & 0x00ff_ffff | apicID << 24
             case 0xb, 0x1f: entry.edx = apicID
-            case 0x8000_001e: entry.eax = apicID
+            // One thread in each core.
+            case 0x8000_001e:
+                entry.eax = apicID
+                entry.ebx = entry.ebx & ~0xffff | apicID & 0xff
             default: break
             }
             return entry

@@ -69,6 +69,11 @@ enum ProcessorMSRs {
     /// MTRRs enabled, default write-back. Linux insists on it before its first page-state change.
     static let mtrrEnabledWriteBack: UInt64 = 0x806
 
+    /// HWCR.TscFreqSel: the TSC counts with the P0 frequency. Firmware sets it, and Linux says so when it is clear. Kernels
+    /// before 6.8 know no such bit.
+    static let timeStampFrequency = KVMMSREntry(index: 0xc001_0015, data: 1 << 24)
+
+    /// - Returns: What the vCPU must have; ``timeStampFrequency`` is no part of it.
     static func list(_ state: ProcessorState) -> [KVMMSREntry] {
         let initial = ProcessorState()
         let registers: [(UInt32, UInt64, UInt64)] = [

@@ -63,12 +63,13 @@ final class VCPU: Sendable {
         try setUncommonState(state, step)
     }
 
+    /// Sets these, and behind them the one that a vCPU can do without.
     private func setMSRs(_ list: [KVMMSREntry], _ step: String) throws(VMMError) {
-        let count = try request(step, "KVM_SET_MSRS", "\(list.count) MSRs") { () throws(Errno) in
-            var bytes = KVMMSRList.encode(list)
+        let count = try request(step, "KVM_SET_MSRS", "\(list.count + 1) MSRs") { () throws(Errno) in
+            var bytes = KVMMSRList.encode(list + [ProcessorMSRs.timeStampFrequency])
             return try kernel.call(handle, .setMSRs, bytes: &bytes)
         }
-        guard count == list.count else {
+        guard count == list.count || count == list.count + 1 else {
             // The kernel stops at the first MSR that it does not take, and says how far it came.
             let refused = count >= 0 && count < list.count ? list[Int(count)] : KVMMSREntry()
             throw VMMError(

@@ -236,7 +236,14 @@ public final class Processor {
     }
     /// Between STI, or a load of SS, and the instruction behind it: neither an interrupt nor, under KVM, an NMI is taken
     /// [APM2 15.21.5].
-    public var isInInterruptShadow: Bool { s.pointee.shadow != 0 }
+    public var isInInterruptShadow: Bool {
+        get { s.pointee.shadow != 0 }
+        set {
+            guard newValue != isInInterruptShadow else { return }
+            // As behind STI: the VMCB's bit is about interrupts alone.
+            s.pointee.shadow = newValue ? 1 : 0
+        }
+    }
     var canTakeNMI: Bool { !nmiBlocked && !isInInterruptShadow && !hasPendingEvent }
     /// Makes `run` return `.interruptWindow` as soon as ``canTakeInterrupt`` becomes true; with ``nmiWindowRequested`` as
     /// soon as an NMI could be taken.
@@ -256,7 +263,7 @@ public final class Processor {
     /// An injected event, or the trap behind the last instruction, has not been delivered yet.
     public var hasPendingEvent: Bool { injected != nil || trapBehindExit }
     /// An NMI's handler has not returned yet: from ``injectNMI()`` to the next IRET [APM2 8.2.3].
-    public internal(set) var nmiBlocked = false
+    public var nmiBlocked = false
     /// Makes `run` return `.interrupt` behind the IRET that ends ``nmiBlocked``; see ``interruptWindowRequested``, too.
     public var nmiWindowRequested = false
 

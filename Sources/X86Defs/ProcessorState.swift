@@ -95,6 +95,26 @@ public struct ProcessorState: Equatable, Sendable {
 
     public init() {}
 
+    /// What INIT makes of it: as after reset, but x87, SSE and AVX with XCR0, XSS and PKRU, the MSRs beside EFER, and CR0's
+    /// bits for the caches stay [APM2 14.1.3, table 14-1].
+    ///
+    /// - Parameter signature: CPUID leaf 1 EAX, which RDX shows.
+    public func initialized(signature: UInt32) -> ProcessorState {
+        let fresh = ProcessorState()
+        var state = self
+        state.generalRegisters = fresh.generalRegisters
+        state.generalRegisters[2] = UInt64(signature)
+        (state.rip, state.rflags) = (fresh.rip, fresh.rflags)
+        (state.cs, state.ds, state.es, state.fs, state.gs, state.ss) =
+            (fresh.cs, fresh.ds, fresh.es, fresh.fs, fresh.gs, fresh.ss)
+        (state.ldtr, state.tr, state.gdtr, state.idtr) = (fresh.ldtr, fresh.tr, fresh.gdtr, fresh.idtr)
+        state.cr0 = CR0.et | cr0 & (CR0.cd | CR0.nw)
+        (state.cr2, state.cr3, state.cr4, state.cr8, state.efer) = (0, 0, 0, 0, 0)
+        (state.dr0, state.dr1, state.dr2, state.dr3) = (0, 0, 0, 0)
+        (state.dr6, state.dr7) = (fresh.dr6, fresh.dr7)
+        return state
+    }
+
     public static func == (a: Self, b: Self) -> Bool {
         func same<let n: Int, T: Equatable>(_ x: [n of T], _ y: [n of T]) -> Bool {
             for i in 0..<n where x[i] != y[i] { return false }

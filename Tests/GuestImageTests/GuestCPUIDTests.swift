@@ -36,6 +36,25 @@ struct GuestCPUIDTests {
         #expect(leaf(0x8000_0021).ecx == 0)
     }
 
+    /// Cores with one thread each, in every leaf that tells of them; what the host lists of its own is not seen.
+    @Test(arguments: [(1, 0), (2, 1), (3, 2), (8, 3), (200, 8)])
+    func topology(_ count: UInt32, _ bitCount: UInt32) {
+        let host = [
+            CPUIDLeaf(function: 1, ebx: 0x7714_0800),
+            CPUIDLeaf(function: 0xb, isIndexed: true, ebx: 2, ecx: 0x100, edx: 7),
+            CPUIDLeaf(function: 0xb, index: 1, isIndexed: true, eax: 7, ebx: 128, ecx: 0x201, edx: 7),
+            CPUIDLeaf(function: 0x1f, isIndexed: true, edx: 7), CPUIDLeaf(function: 0x8000_0008, ecx: 0x707f),
+        ]
+        let leaves = GuestCPUID.leaves(supported: host, processorCount: Int(count), technology: .snp)
+        #expect(leaves.map(\.function) == [1, 0xb, 0xb, 0x8000_0008])
+        #expect(leaves.first?.ebx == count << 16 | 0x800)
+        #expect(leaves[1] == CPUIDLeaf(function: 0xb, isIndexed: true, ebx: 1, ecx: 0x100))
+        #expect(
+            leaves[2]
+                == CPUIDLeaf(function: 0xb, index: 1, isIndexed: true, eax: bitCount, ebx: count, ecx: 0x201))
+        #expect(leaves.last?.ecx == bitCount << 12 | (count - 1))
+    }
+
     @Test func plainGuestKeepsMore() {
         let leaves = GuestCPUID.leaves(supported: supported, processorCount: 2, technology: nil)
         #expect(leaves[1].ecx == 1 << 24 | 1 << 30 | 1 << 31)

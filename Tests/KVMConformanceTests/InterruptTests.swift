@@ -55,6 +55,85 @@ import Testing
     }
 
     @Test(arguments: KernelUnderTest.all)
+    func `a SIPI that user space says was received starts the vCPU`(_ candidate: KernelUnderTest) throws {
+        let machine = try PlainMachine(candidate.start(), withIRQChip: true)
+        var events = KVMVCPUEvents()
+        events.flags = 2  // SIPI_VECTOR
+        events.sipiVector = 0x12
+        try machine.kernel.call(machine.vcpu, .setVCPUEvents, reading: events)
+        try machine.kernel.call(machine.vcpu, .setMPState, reading: KVMMPState.sipiReceived)
+        var state = KVMMPState(state: 99)
+        try machine.kernel.call(machine.vcpu, .getMPState, &state)
+        #expect(state == .runnable)
+        var registers = KVMSpecialRegisters()
+        try machine.kernel.call(machine.vcpu, .getSpecialRegisters, &registers)
+        #expect(registers.cs.selector == 0x1200 && registers.cs.base == 0x12000)
+    }
+
+    /// What INIT resets and what it leaves [APM2 14.1.3].
+    @Test(arguments: KernelUnderTest.all)
+    func `an INIT leaves floating point, XCR0 and MSRs`(_ candidate: KernelUnderTest) throws {
+        let machine = try PlainMachine(candidate.start(), withIRQChip: true)
+        let kernel = machine.kernel
+        try machine.setRegisters { $0.r15 = 15 }
+        var fpu = KVMFPU()
+        try kernel.call(machine.vcpu, .getFPU, &fpu)
+        fpu.xmm[17] = 0x5a
+        fpu.fcw = 0x27f
+        try kernel.call(machine.vcpu, .setFPU, reading: fpu)
+        var xcrs = KVMXCRs()
+        xcrs.count = 1
+        xcrs.xcrs[0] = KVMXCR(xcr: 0, value: 7)
+        try kernel.call(machine.vcpu, .setXCRs, reading: xcrs)
+        var msrs = KVMMSRList.encode([KVMMSREntry(index: 0xc000_0082, data: 0x1234_5000)])
+        #expect(try kernel.call(machine.vcpu, .setMSRs, bytes: &msrs) == 1)
+        var special = KVMSpecialRegisters()
+        try kernel.call(machine.vcpu, .getSpecialRegisters, &special)
+        special.cr0 |= 0x4000_0000
+        special.cr2 = 0x1234
+        try kernel.call(machine.vcpu, .setSpecialRegisters, reading: special)
+        var events = KVMVCPUEvents()
+        try kernel.call(machine.vcpu, .getVCPUEvents, &events)
+        events.latchedInit = 1
+        events.nmiMasked = 1
+        try kernel.call(machine.vcpu, .setVCPUEvents, reading: events)
+
+        var state = KVMMPState(state: 99)
+        try kernel.call(machine.vcpu, .getMPState, &state)
+        #expect(state == .runnable, "a boot processor runs on")
+        let registers = try machine.registers
+        #expect(registers.rip == 0xfff0 && registers.r15 == 0 && registers.rflags == 2)
+        try kernel.call(machine.vcpu, .getSpecialRegisters, &special)
+        #expect(special.cr0 == 0x4000_0010 && special.cr2 == 0 && special.cr3 == 0 && special.cr4 == 0)
+        #expect(special.efer == 0 && special.cs.base == 0xffff_0000 && special.gdt.base == 0)
+        var after = KVMFPU()
+        try kernel.call(machine.vcpu, .getFPU, &after)
+        #expect(after.xmm[17] == 0x5a && after.fcw == 0x27f)
+        try kernel.call(machine.vcpu, .getXCRs, &xcrs)
+        #expect(xcrs.xcrs[0].value == 7)
+        #expect(try kernel.call(machine.vcpu, .getMSRs, bytes: &msrs) == 1)
+        #expect(KVMMSRList.decode(msrs).first?.data == 0x1234_5000)
+        try kernel.call(machine.vcpu, .getVCPUEvents, &events)
+        #expect(events.latchedInit == 0)
+    }
+
+    /// Not on every kernel: under kvm_pvm, which emulates a guest's kernel code, the guest comes to HLT first.
+    @Test func `an NMI waits for the end of an interrupt shadow that user space has set`() throws {
+        let machine = try PlainMachine(KernelUnderTest.software.start(), withIRQChip: true)
+        // To the APIC with id 0; INIT, asserted.
+        var message = KVMMSI()
+        message.addressLow = 0xfee0_0000
+        message.data = 0x4500
+        try machine.kernel.call(machine.vm, .signalMSI, reading: message)
+        var state = KVMMPState(state: 99)
+        try machine.kernel.call(machine.vcpu, .getMPState, &state)
+        #expect(state == .runnable)
+        var registers = KVMRegisters()
+        try machine.kernel.call(machine.vcpu, .getRegisters, &registers)
+        #expect(registers.rip == 0xfff0)
+    }
+
+    @Test(arguments: KernelUnderTest.all)
     func `the APIC timer wakes a halted vCPU`(_ candidate: KernelUnderTest) throws {
         let machine = try PlainMachine(
             candidate.start(),

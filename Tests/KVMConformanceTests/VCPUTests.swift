@@ -31,6 +31,8 @@ import Testing
         // CD and NW depend on a quirk; ET is always there, PE and PG never.
         #expect(sregs.cr0 & ~0x6000_0000 == 0x10)
         #expect(sregs.cr4 == 0 && sregs.efer == 0)
+        var hwcr = KVMMSRList.encode(reading: [0xc001_0015])
+        #expect(try kernel.call(vcpu, .getMSRs, bytes: &hwcr) == 1 && KVMMSRList.decode(hwcr).first?.data == 0)
         #expect(sregs.apicBase & 0xffff_f000 == 0xfee0_0000)
     }
 
@@ -115,6 +117,45 @@ import Testing
         #expect(throws: Errno.E2BIG, "more than 256 leaves") {
             try machine.kernel.call(machine.vcpu, .setCPUID2, bytes: &many)
         }
+    }
+
+    /// Beyond the last level a guest still reads the subleaf and its x2APIC id.
+    @Test func topologyBeyondItsLastLevel() throws {
+        let machine = try PlainMachine(KernelUnderTest.software.start(), code: [0x0f, 0xa2, 0xf4])  // cpuid; hlt
+        let supported = KVMCPUIDList.decode(try machine.kernel.supportedCPUID(machine.kvm))
+        #expect(supported.filter { $0.function == 0xb }.map { [$0.index, $0.eax, $0.ebx, $0.ecx] } == [[0, 0, 0, 0]])
+        var bytes = KVMCPUIDList.encode(
+            supported + [KVMCPUIDEntry(function: 0xb, index: 1, eax: 1, ebx: 2, ecx: 0x201, edx: 9)])
+        try machine.kernel.call(machine.vcpu, .setCPUID2, bytes: &bytes)
+        try machine.setRegisters {
+            $0.rax = 0xb
+            $0.rcx = 0x1_05
+        }
+        #expect(try machine.run() == .halt)
+        let registers = try machine.registers
+        #expect(registers.rax == 0 && registers.rbx == 0 && registers.rcx == 5 && registers.rdx == 9)
+    }
+
+    /// Without an instruction that shows TSC_AUX the guest has no such MSR; the VMM always has.
+    @Test(arguments: [true, false])
+    func tscAux(_ isAnnounced: Bool) throws {
+        let machine = try PlainMachine(
+            KernelUnderTest.software.start(),
+            // mov ecx, TSC_AUX; rdmsr; out 0x80, eax
+            code: [0xb9, 0x03, 0x01, 0x00, 0xc0, 0x0f, 0x32, 0xe7, 0x80, 0xf4])
+        machine.ram.write([0xb8, 0xff, 0, 0, 0, 0xe7, 0x80, 0xf4], at: 0x8100)  // mov eax, 0xff; out 0x80, eax
+        machine.setGate(vector: 13, handler: 0x8100)
+        let leaves = KVMCPUIDList.decode(try machine.kernel.supportedCPUID(machine.kvm)).map { leaf in
+            var leaf = leaf
+            if leaf.function == 0x8000_0001 { leaf.edx &= ~(1 << 27) }
+            if leaf.function == 7, !isAnnounced { leaf.ecx &= ~(1 << 22) }
+            return leaf
+        }
+        var bytes = KVMCPUIDList.encode(leaves)
+        try machine.kernel.call(machine.vcpu, .setCPUID2, bytes: &bytes)
+        var list = KVMMSRList.encode([KVMMSREntry(index: 0xc000_0103, data: 0x77)])
+        #expect(try machine.kernel.call(machine.vcpu, .setMSRs, bytes: &list) == 1)
+        #expect(try machine.runToPortWrite(0x80) == [isAnnounced ? 0x77 : 0xff, 0, 0, 0])
     }
 
     /// Machine check registers as a vCPU starts with them: all banks, off, without MCG_CTL; and as they are set up.

@@ -15,6 +15,7 @@ struct LocalAPIC {
     }
 
     let id: UInt32
+    private let isBootProcessor: Bool
     /// IA32_APIC_BASE: bit 11 enabled, bit 10 x2APIC, bit 8 boot processor.
     private(set) var base: UInt64
     /// Index = offset / 16.
@@ -34,17 +35,20 @@ struct LocalAPIC {
     }
     /// INIT has come, and after it a SIPI with this vector.
     var initPending = false
-    var startupVector: UInt8?
+    var startupVector: UInt8? {
+        didSet { if let startupVector { lastStartupVector = startupVector } }
+    }
+    /// The last SIPI's, which an INIT leaves.
+    var lastStartupVector: UInt8 = 0
 
     /// Addresses of the xAPIC page.
     static let defaultBase: UInt64 = 0xfee0_0000
 
     init(id: UInt32, isBootProcessor: Bool) {
         self.id = id
+        self.isBootProcessor = isBootProcessor
         base = Self.defaultBase | 0x800 | (isBootProcessor ? 0x100 : 0)
-        resetRegisters()
-        // KVM_X86_QUIRK_LINT0_REENABLED: the boot processor starts in virtual-wire mode.
-        if isBootProcessor { self[APICRegister.lvtLINT0] = 0x700 }
+        initialize()
     }
 
     private subscript(offset: Int) -> UInt32 {
@@ -70,7 +74,11 @@ struct LocalAPIC {
     }
 
     /// What INIT leaves: the registers of a reset, in the mode that the APIC is in [APM2 16.3.1].
-    mutating func initialize() { resetRegisters() }
+    mutating func initialize() {
+        resetRegisters()
+        // KVM_X86_QUIRK_LINT0_REENABLED: the boot processor starts in virtual-wire mode.
+        if isBootProcessor { self[APICRegister.lvtLINT0] = 0x700 }
+    }
 
     var isEnabled: Bool { base & 0x800 != 0 }
     var isX2APIC: Bool { base & 0xc00 == 0xc00 }

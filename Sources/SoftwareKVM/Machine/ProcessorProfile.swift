@@ -71,6 +71,8 @@ extension ProcessorProfile {
             leaf(
                 7, 0, b: bits(0, 3, 5, 7, 8, 10, 18, 19, 20, 23, 24, 29),
                 c: bits(2, 3, 9, 10, 22) | (hasFiveLevelPaging ? bits(16) : 0)),
+            // Topology is the VMM's to describe: no subleaf 1.
+            leaf(0xb, 0),
             // XSAVE: x87, SSE, AVX, PKRU; XSAVEOPT XSAVEC XGETBV1 XSAVES; where AVX and PKRU lie.
             leaf(0xd, 0, a: 0x207, b: 0x988, c: 0x988),
             leaf(0xd, 1, a: bits(0, 1, 2, 3), b: 0x348),

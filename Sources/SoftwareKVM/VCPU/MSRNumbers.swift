@@ -24,6 +24,7 @@ enum MSRNumber {
     static let efer: UInt32 = 0xc000_0080
     static let hwcr: UInt32 = 0xc001_0015
     static let deConfiguration: UInt32 = 0xc001_1029
+    static let tscAux: UInt32 = 0xc000_0103
     static let tscRatio: UInt32 = 0xc000_0104
     static let virtualSpeculationControl: UInt32 = 0xc001_011f
 
@@ -83,8 +84,8 @@ struct EmulatedMSRs {
     var fixedMTRRs: [11 of UInt64] = .init(repeating: 0)
     var miscEnable: UInt64 = 1
     var powerControl: UInt64 = 0
-    /// The TSC counts with the P0 frequency, as firmware sets it.
-    var hwcr: UInt64 = 0x0100_0000
+    /// What firmware sets in it (TscFreqSel) is the VMM's to set.
+    var hwcr: UInt64 = 0
     var deConfiguration = MSRNumber.deConfigurationValue
     var microcodeRevision = MSRNumber.guestMicrocodeRevision
     var virtualSpeculationControl: UInt64 = 0

@@ -39,7 +39,10 @@ extension VirtualCPU {
             case .getCPUID2: return try vm.kernel.listCPUID(cpuid.map(live), argument)
             case .getLAPIC: try getLAPIC(argument)
             case .setLAPIC: try setLAPIC(argument)
-            case .getMPState: try argument.store(mpState)
+            case .getMPState:
+                // What INIT and SIPI have asked for counts from now on [KVM kvm_apic_accept_events].
+                takeStartup()
+                try argument.store(mpState)
             case .setMPState: try setMPState(argument.load())
             case .getVCPUEvents: try argument.store(events)
             case .setVCPUEvents: try setEvents(argument.load())
@@ -127,7 +130,11 @@ extension VirtualCPU {
 
     /// CPUID as the guest gets it.
     func cpuidValues(_ function: UInt32, _ subleaf: UInt32) -> (eax: UInt32, ebx: UInt32, ecx: UInt32, edx: UInt32) {
-        guard let entry = cpuidEntry(function, subleaf).map(live) else { return (0, 0, 0, 0) }
+        guard let entry = cpuidEntry(function, subleaf).map(live) else {
+            // Topology beyond its last level still tells the subleaf and the x2APIC id [KVM kvm_cpuid].
+            guard function == 0xb || function == 0x1f, let level = cpuidEntry(function, 1) else { return (0, 0, 0, 0) }
+            return (0, 0, subleaf & 0xff, level.edx)
+        }
         return (entry.eax, entry.ebx, entry.ecx, entry.edx)
     }
 
@@ -185,7 +192,16 @@ extension VirtualCPU {
         case .uninitialized, .initReceived, .halted, .sipiReceived, .apResetHold: if !hasLAPIC { throw .EINVAL }
         default: throw .EINVAL
         }
-        mpState = new
+        guard new == .sipiReceived else {
+            mpState = new
+            return
+        }
+        // As if a SIPI with the last one's vector had come to a vCPU that waits for it.
+        mpState = .initReceived
+        vm.interrupts.withLock { controller in
+            guard controller.apics.indices.contains(index) else { return }
+            controller.apics[index].startupVector = controller.apics[index].lastStartupVector
+        }
     }
 
     private func queueInterrupt(_ argument: KVMInterrupt) throws(Errno) {

@@ -42,7 +42,9 @@ extension VirtualCPU {
             $0.apics.indices.contains(index) && $0.apics[index].initPending ? 1 : 0
         }
         value.nmiPending = UInt8(truncatingIfNeeded: pendingNMIs)
-        value.nmiMasked = nmiMasked ? 1 : 0
+        value.nmiMasked = areNMIsMasked ? 1 : 0
+        // The VMCB has one bit for both kinds of shadow.
+        value.interruptShadow = isInInterruptShadow ? 3 : 0
         value.flags = Flag.nmiPending | Flag.shadow | Flag.systemManagement
         if vm.reportsPayloads.load(ordering: .relaxed) { value.flags |= Flag.payload }
         if vm.reportsTripleFaults.load(ordering: .relaxed) {
@@ -74,8 +76,15 @@ extension VirtualCPU {
         queuedVectorIsSoft = value.interruptSoft != 0
         nmiInjected = value.nmiInjected != 0
         let pending = value.flags & Flag.nmiPending != 0 ? Int(value.nmiPending) : pendingNMIs
-        nmiMasked = value.nmiMasked != 0
+        areNMIsMasked = value.nmiMasked != 0
+        if value.flags & Flag.shadow != 0 { isInInterruptShadow = value.interruptShadow != 0 }
         setPendingNMIs(pending)
+        if value.flags & Flag.startupVector != 0 {
+            vm.interrupts.withLock { controller in
+                guard controller.apics.indices.contains(index) else { return }
+                controller.apics[index].lastStartupVector = UInt8(truncatingIfNeeded: value.sipiVector)
+            }
+        }
         // No SMM in this machine; KVM finds that out here, behind what it has taken over.
         if value.flags & Flag.systemManagement != 0, value.smm | value.smiPending | value.smmInsideNMI != 0 {
             throw .EINVAL
@@ -111,7 +120,7 @@ extension VirtualCPU {
 
     /// Two at most, and one while another one's handler runs [KVM process_nmi].
     func setPendingNMIs(_ count: Int) {
-        let count = min(count, nmiMasked || nmiInjected ? 1 : 2)
+        let count = min(count, areNMIsMasked || nmiInjected ? 1 : 2)
         let found = vm.interrupts.withLock { controller in
             guard controller.apics.indices.contains(index) else { return false }
             controller.apics[index].nmiCount = count

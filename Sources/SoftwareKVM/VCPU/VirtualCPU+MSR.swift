@@ -32,6 +32,7 @@ extension VirtualCPU {
         case MSRNumber.supervisorStateMask where hostInitiated: return 0
         case MSRNumber.hwcr: return msrs.hwcr
         case MSRNumber.deConfiguration: return msrs.deConfiguration
+        case MSRNumber.tscAux where !hostInitiated && !announcesTSCAux: return nil
         case MSRNumber.kvmWallClock, MSRNumber.kvmWallClockOld: return msrs.wallClock
         case MSRNumber.kvmSystemTime, MSRNumber.kvmSystemTimeOld: return msrs.systemTime
         case MSRNumber.tscDeadline:
@@ -142,6 +143,7 @@ extension VirtualCPU {
         case _ where MSRNumber.harmless.contains(number): break
         case 0x175, 0x176:
             return writeProcessorMSR(number, hostInitiated ? value & 0xffff_ffff : value)
+        case MSRNumber.tscAux where !hostInitiated && !announcesTSCAux: return false
         // LMA follows the paging.
         case MSRNumber.efer where hostInitiated:
             return writeProcessorMSR(number, value & ~EFER.lma | (readProcessorMSR(number) ?? 0) & EFER.lma)
@@ -159,6 +161,11 @@ extension VirtualCPU {
     private var announcesSpeculationControl: Bool {
         (cpuidEntry(7, 0)?.edx ?? 0) & (1 << 26 | 1 << 27 | 1 << 31) != 0
             || (cpuidEntry(0x8000_0008, 0)?.ebx ?? 0) & (1 << 12 | 1 << 14 | 1 << 15 | 1 << 24) != 0
+    }
+
+    /// RDTSCP or RDPID.
+    private var announcesTSCAux: Bool {
+        (cpuidEntry(0x8000_0001, 0)?.edx ?? 0) & 1 << 27 != 0 || (cpuidEntry(7, 0)?.ecx ?? 0) & 1 << 22 != 0
     }
 
     // MARK: MSRs of the processor

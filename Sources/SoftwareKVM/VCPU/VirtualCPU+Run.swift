@@ -149,8 +149,8 @@ extension VirtualCPU {
             return .exit(.ioapicEOI)
         }
         if tripleFaultPending {
+            // Unlike behind the intercept, nothing is reset.
             tripleFaultPending = false
-            resetAfterShutdown()
             return .exit(.shutdown)
         }
         if mpState == .halted || mpState == .apResetHold {
@@ -278,7 +278,7 @@ extension VirtualCPU {
             reportDebugException(vector, processor)
             return .exit(.debug)
         case .shutdown:
-            resetAfterShutdown()
+            initializeAfterShutdown()
             return .exit(.shutdown)
         case .cpuid:
             let values = cpuidValues(

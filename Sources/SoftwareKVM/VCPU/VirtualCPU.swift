@@ -74,6 +74,8 @@ package final class VirtualCPU: @unchecked Sendable {
     /// KVM_SET_VCPU_EVENTS: on its way already; delivered at the next entry.
     var nmiInjected = false
     var nmiMasked = false
+    /// Behind STI or a load of SS, while there is no processor.
+    var savedInterruptShadow = false
     var hasRun = false
 
     /// What the next KVM_RUN has to finish.
@@ -104,6 +106,8 @@ package final class VirtualCPU: @unchecked Sendable {
         runPage = RunPage(mapping)
         // RDX after reset is the signature [APM2 14.1.3]; KVM uses 0x600 until CPUID is known.
         savedState.generalRegisters[2] = 0x600
+        // Reset leaves the caches off [APM2 14.1.3].
+        savedState.cr0 |= CR0.cd | CR0.nw
         // A TSC that starts at zero with the vCPU.
         tscOffset = 0 &- scaledTSC(at: HostClock.monotonic)
         runPage.apicBase = apicBaseWithoutLAPIC
@@ -158,7 +162,35 @@ package final class VirtualCPU: @unchecked Sendable {
     var state: ProcessorState {
         get { isSealed ? savedState : processor?.state ?? savedState }
         set {
-            if !isSealed, let processor { vm.gate.inside { processor.state = newValue } } else { savedState = newValue }
+            guard !isSealed, let processor else {
+                savedState = newValue
+                return
+            }
+            vm.gate.inside {
+                // No part of the registers: whoever sets those leaves it.
+                let shadow = processor.isInInterruptShadow
+                processor.state = newValue
+                processor.isInInterruptShadow = shadow
+            }
+        }
+    }
+
+    /// Between STI, or a load of SS, and the instruction behind it.
+    var isInInterruptShadow: Bool {
+        get { processor?.isInInterruptShadow ?? savedInterruptShadow }
+        set {
+            savedInterruptShadow = newValue
+            processor?.isInInterruptShadow = newValue
+        }
+    }
+
+    /// An NMI's handler runs. A processor whose state KVM sees knows it itself, and where the handler ends.
+    var areNMIsMasked: Bool {
+        get { nmiMasked || !protectsState && processor?.nmiBlocked == true }
+        set {
+            nmiMasked = newValue
+            guard !protectsState, let processor else { return }
+            (processor.nmiBlocked, nmiMasked) = (newValue, false)
         }
     }
 
@@ -206,6 +238,10 @@ package final class VirtualCPU: @unchecked Sendable {
         let processor = Processor(memory: view, configuration: configuration, group: vm.processors)
         vm.gate.inside { processor.state = state }
         setProcessor(processor, view)
+        if !protectsState {
+            isInInterruptShadow = savedInterruptShadow
+            areNMIsMasked = nmiMasked
+        }
         if guestDebugControl != 0 { applyGuestDebug(to: processor) }
         processor.interceptsOwnMSRs = !protectsState && vm.msrFilter.withLock { $0 != nil }
         processor.tscKHz = tscKHz
@@ -250,15 +286,37 @@ package final class VirtualCPU: @unchecked Sendable {
         return view.settle(gpa: gpa, encrypted: encrypted, writing: writing)
     }
 
-    /// After a triple fault of a guest whose registers KVM can set.
-    func resetAfterShutdown() {
+    /// INIT of a vCPU whose registers KVM can set [KVM kvm_vcpu_reset]. Its local APIC is the interrupt controller's to
+    /// reset.
+    private func initialize() {
         guard !protectsState else { return }
-        var fresh = ProcessorState()
-        fresh.generalRegisters[2] = signature
-        state = fresh
+        state = state.initialized(signature: cpuidEntry(1, 0)?.eax ?? 0x600)
+        isInInterruptShadow = false
+        areNMIsMasked = false
+        nmiInjected = false
+        setPendingNMIs(0)
+        queuedVector = nil
+        queuedVectorIsSoft = false
+        queuedException = nil
+        exceptionRecord.isPending = false
+        taskPriorityChanged()
+        msrs.systemTime = 0
+        msrs.virtualSpeculationControl = 0
     }
 
-    private var signature: UInt64 { UInt64(cpuidEntry(1, 0)?.eax ?? 0x600) }
+    /// What SHUTDOWN leaves is undefined, so kvm_amd follows it with an INIT, and the registers that the VMCB has from VMSAVE
+    /// are zero. The state of guests that protect it stays [KVM shutdown_interception].
+    func initializeAfterShutdown() {
+        guard !protectsState else { return }
+        vm.interrupts.withLock { controller in
+            if controller.apics.indices.contains(index) { controller.apics[index].initialize() }
+        }
+        initialize()
+        var state = state
+        (state.star, state.lstar, state.cstar, state.sfmask, state.kernelGSBase) = (0, 0, 0, 0, 0)
+        (state.sysenterCS, state.sysenterESP, state.sysenterEIP) = (0, 0, 0)
+        self.state = state
+    }
 
     // MARK: Starting by another vCPU
 
@@ -307,9 +365,7 @@ package final class VirtualCPU: @unchecked Sendable {
         guard let (isInit, vector) = vm.interrupts.withLock({ $0.takeStartup(vcpu: index) }), !isSNP else { return }
         if protectsState { return startSealed(isInit: isInit, isStartup: vector != nil) }
         if isInit {
-            resetAfterShutdown()
-            nmiMasked = false
-            queuedException = nil
+            initialize()
             mpState = isBootProcessor ? .runnable : .initReceived
         }
         guard let vector, mpState == .initReceived else { return }

@@ -45,6 +45,13 @@ extension Processor {
         }
     }
 
+    /// A guest's RDMSR and WRMSR of the processor's own MSRs stay inside, but for what is intercepted: TSC_AUX without an
+    /// instruction that shows it [KVM svm_recalc_msr_intercepts].
+    func owns(_ index: UInt32) -> Bool {
+        if interceptsOwnMSRs { return false }
+        return index != 0xc000_0103 || features.contains(.rdtscp) || features.contains(.rdpid)
+    }
+
     /// Returns false if the MSR is not the processor's own, or the value is refused.
     public func writeOwnMSR(_ index: UInt32, _ value: UInt64) -> Bool { writeProcessorMSR(index, value) == .done }
 

@@ -82,7 +82,7 @@ extension Processor {
         case .rdmsr:
             guard privileged else { return gp() }
             let index: UInt32 = get(s, Slot.gpr(1))
-            guard !interceptsOwnMSRs, let value = readOwnMSR(index) else {
+            guard owns(index), let value = readOwnMSR(index) else {
                 instructionBehindExit = next
                 return encrypted ? vc(0x7c) : leave(.readMSR(index), at: rip)
             }
@@ -92,7 +92,7 @@ extension Processor {
             guard privileged else { return gp() }
             let index: UInt32 = get(s, Slot.gpr(1))
             let value = get(s, 0, as: UInt64.self) & 0xffff_ffff | get(s, Slot.gpr(2), as: UInt64.self) &<< 32
-            switch interceptsOwnMSRs ? .foreign : writeProcessorMSR(index, value) {
+            switch owns(index) ? writeProcessorMSR(index, value) : .foreign {
             case .done: return proceed()
             case .refused: return gp()
             case .foreign:
