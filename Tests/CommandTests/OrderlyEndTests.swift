@@ -108,7 +108,9 @@ import Testing
             }
             _ = guest.readUntilItEnds(timeoutMilliseconds: Self.patience)
             #expect(guest.wait().ending == .signalled(round == 1 ? 9 : 15))
-            let listing = try ChildProcess.run("find", folders + ["-maxdepth", "2", "-name", "*\(guest.identifier)*"])
+            // The number by itself: inside a longer word or number it is somebody else's.
+            let named = #".*[^0-9A-Za-z]\#(guest.identifier)\([^0-9A-Za-z].*\)?"#
+            let listing = try ChildProcess.run("find", folders + ["-maxdepth", "2", "-regex", named])
             #expect(listing.output.split(separator: "\n").filter { !$0.hasPrefix("find:") } == [])
             let left = try ChildProcess.run("ls", ["-A", workshop.folder]).output.split(separator: "\n").sorted()
             // The page and the log are files that it was told to write.
